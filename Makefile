@@ -1,0 +1,89 @@
+# goftl. `make help` explains every target.
+
+GO        ?= go
+SEEDS     ?= 2000
+SEED      ?= 0
+FUZZTIME  ?= 20s
+TIMEOUT   ?= 20m
+DIR       ?= run/ftl0
+SIZE      ?= 8GiB
+RUNARGS   ?=
+E2E       ?= .
+
+# Packages are named by folder, not ./..., so that a target says what it runs.
+ALL       := ./...
+UNIT      := $(shell $(GO) list ./... 2>/dev/null | grep -v -e '/tests/')
+SIMPKGS   := $(shell $(GO) list ./tests/sim/... 2>/dev/null)
+APPS      := $(notdir $(wildcard apps/*))
+LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
+FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
+
+.DEFAULT_GOAL := help
+.PHONY: help build vet test race sim fuzz bench bench-yardstick bench-file bench-nbd lint fmt e2e run ci clean
+
+help: ## Explain the targets
+	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nTo begin with: make run (serve a device), make test (unit tests).\n'
+
+build: ## Build the commands into bin/ (ftlnbd, ftlperf)
+	@mkdir -p bin
+	$(GO) build $(ALL)
+	@for a in $(APPS); do echo "$(GO) build -o bin/$$a ./apps/$$a"; CGO_ENABLED=0 $(GO) build -trimpath -o bin/$$a ./apps/$$a || exit 1; done
+
+vet: ## go vet, also with the e2e tag
+	$(GO) vet -tags e2e $(ALL)
+
+test: ## Unit tests of every package, and a short run of the simulator
+	$(GO) test -timeout $(TIMEOUT) $(UNIT) $(SIMPKGS)
+
+race: ## The unit tests under the race detector
+	$(GO) test -race -timeout $(TIMEOUT) $(UNIT)
+
+sim: ## Simulator: SEEDS=n random seeds from SEED=s on (SEED=0: fresh ones; a failing seed prints how to replay it)
+	$(GO) test -timeout 0 $(SIMPKGS) -seeds $(SEEDS) -seed $(SEED)
+
+fuzz: ## Every fuzz target for FUZZTIME=20s each
+	@set -e; for d in $(FUZZPKGS); do \
+	  for f in $$(grep -h '^func Fuzz' $$d/*_test.go | sed 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/' | sort -u); do \
+	    echo "$(GO) test $$d -fuzz=^$$f$$ -fuzztime=$(FUZZTIME)"; \
+	    $(GO) test $$d -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME); \
+	  done; done
+
+bench: ## Benchmarks of every package: ns/op, allocs/op, IOPS
+	$(GO) test -run='^$$' -bench=. -benchmem -timeout 0 $(UNIT)
+
+bench-yardstick: ## The yardstick that figures are compared with (4 KiB random log-write in one thread)
+	$(GO) test -run='^$$' -bench=Yardstick -benchtime=2s -timeout 0 ./tests/bench
+
+bench-file: build ## ftlperf on a file against fio's io_uring engine on the same file, same run
+	tests/bench/file.sh
+
+bench-nbd: build ## ftlnbd on memory against nbdkit, nbd-server and qemu-nbd, same run, same client
+	tests/bench/nbd.sh
+
+lint: ## golangci-lint (pinned in tools/go.mod, builds itself), gofumpt and gci
+	$(LINT) run ./...
+
+fmt: ## Rewrite the sources with gofumpt and gci
+	$(LINT) fmt ./...
+
+e2e: build ## Real clients against the real binary: file systems, fio, nbdcopy, qemu-img, kill -9 (root: mounts too)
+	$(GO) test -tags e2e -count=1 -timeout 30m -v -run '$(E2E)' ./tests/e2e
+
+run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the commands to type next
+	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)
+
+CIPARTS     ?= build vet lint test race sim fuzz e2e
+CIFUZZTIME  ?= 5s
+CISEEDS     ?= $(SEEDS)
+
+ci: ## What CI runs: build, vet, lint, test, race, sim, fuzz (short), e2e; says how long each part took
+	@set -e; for part in $(CIPARTS); do \
+	  echo "== make $$part"; t0=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$part FUZZTIME=$(CIFUZZTIME) SEEDS=$(CISEEDS); \
+	  echo "== make $$part: $$(( $$(date +%s) - t0 )) s"; \
+	done
+
+clean: ## Remove what was built (bin/), not what was served (run/)
+	rm -rf bin
