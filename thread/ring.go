@@ -1,0 +1,220 @@
+package thread
+
+import (
+	"sync/atomic"
+
+	"goftl/internal/assert"
+)
+
+const (
+	ringMin = 1 << 8  // slots of a thread's first ring
+	ringMax = 1 << 16 // largest ring; a longer backlog chains rings of this size
+
+	closedFull = 1 << 63 // in ring.tail: full once, what follows is in the next ring
+	closedExit = 1 << 62 // in ring.tail: the thread has exited, nothing follows
+	closedAny  = closedFull | closedExit
+)
+
+type slot struct {
+	seq atomic.Uint64 // position: free for it; position+1: holds its message
+	fn  Func
+	arg any
+}
+
+// ring is a bounded queue after D. Vyukov, of many senders and one receiver. A sender that finds it full closes it
+// and goes on to a larger one; closing is a bit in tail, the word that senders compete for, so that no message can
+// enter a closed ring.
+type ring struct {
+	slots []slot
+	mask  uint64
+	next  atomic.Pointer[ring]
+	_     [64]byte
+	tail  atomic.Uint64
+	_     [56]byte
+	head  uint64 // the receiver's
+	_     [56]byte
+}
+
+func newRing(size int) *ring {
+	assert.That(size&(size-1) == 0, "thread: ring size is not a power of two")
+	r := &ring{slots: make([]slot, size), mask: uint64(size - 1)}
+	for i := range r.slots {
+		r.slots[i].seq.Store(uint64(i))
+	}
+	return r
+}
+
+// push adds a message unless the ring is, or now becomes, closed.
+func (r *ring) push(fn Func, arg any) bool {
+	pos := r.tail.Load()
+	for pos&closedAny == 0 {
+		s := &r.slots[pos&r.mask]
+		seq := s.seq.Load()
+		switch {
+		case seq == pos:
+			if r.tail.CompareAndSwap(pos, pos+1) {
+				s.fn, s.arg = fn, arg
+				s.seq.Store(pos + 1)
+				return true
+			}
+		case seq < pos: // still holds the message of the previous lap
+			r.tail.CompareAndSwap(pos, pos|closedFull)
+		}
+		pos = r.tail.Load()
+	}
+	return false
+}
+
+// inbox is the queue of messages from other threads.
+type inbox struct {
+	in  atomic.Pointer[ring] // where senders put messages
+	_   [56]byte
+	out *ring // where the receiver takes them: in, or one that leads to it
+}
+
+func (q *inbox) init() {
+	r := newRing(ringMin)
+	q.in.Store(r)
+	q.out = r
+}
+
+// push reports false when the receiver has exited. Safe from any goroutine.
+func (q *inbox) push(fn Func, arg any) bool {
+	for {
+		r := q.in.Load()
+		if r.push(fn, arg) {
+			return true
+		}
+		if r.tail.Load()&closedExit != 0 {
+			return false
+		}
+		q.grow(r)
+	}
+}
+
+// grow chains a larger ring behind one that was closed because it was full.
+func (q *inbox) grow(r *ring) {
+	next := r.next.Load()
+	if next == nil {
+		next = newRing(min(2*len(r.slots), ringMax))
+		if !r.next.CompareAndSwap(nil, next) {
+			next = r.next.Load()
+		}
+	}
+	q.in.CompareAndSwap(r, next)
+}
+
+// empty is for the receiver. A message whose sender is in the middle of push counts as not there yet: that sender
+// looks after the push whether the host sleeps.
+func (q *inbox) empty() bool {
+	r := q.out
+	for {
+		if r.slots[r.head&r.mask].seq.Load() == r.head+1 {
+			return false
+		}
+		next := r.next.Load()
+		if next == nil || r.tail.Load()&^closedAny != r.head {
+			return true
+		}
+		r = next
+	}
+}
+
+// run calls at most limit messages and returns how many.
+func (q *inbox) run(limit int) int {
+	n := 0
+	r := q.out
+	for n < limit {
+		s := &r.slots[r.head&r.mask]
+		if s.seq.Load() != r.head+1 {
+			if r.next.Load() == nil || r.tail.Load()&^closedAny != r.head {
+				break
+			}
+			r = r.next.Load()
+			q.out = r
+			continue
+		}
+		fn, arg := s.fn, s.arg
+		s.fn, s.arg = nil, nil
+		s.seq.Store(r.head + r.mask + 1)
+		r.head++
+		n++
+		fn(arg)
+	}
+	return n
+}
+
+// close refuses all later messages, provided that there is none now.
+func (q *inbox) close() bool {
+	r := q.out
+	return r.next.Load() == nil && r.tail.CompareAndSwap(r.head, r.head|closedExit)
+}
+
+// abandon refuses all later messages and drops those that are there.
+func (q *inbox) abandon() int {
+	dropped := 0
+	for !q.close() {
+		dropped += q.discard()
+	}
+	return dropped
+}
+
+func (q *inbox) discard() int {
+	r := q.out
+	s := &r.slots[r.head&r.mask]
+	if s.seq.Load() == r.head+1 {
+		s.fn, s.arg = nil, nil
+		s.seq.Store(r.head + r.mask + 1)
+		r.head++
+		return 1
+	}
+	if r.next.Load() != nil && r.tail.Load()&^closedAny == r.head {
+		q.out = r.next.Load()
+	}
+	return 0
+}
+
+// fifo is the queue of messages from the thread to itself: a ring that doubles when it is full.
+type fifo struct {
+	buf        []message
+	head, tail uint64
+}
+
+type message struct {
+	fn  Func
+	arg any
+}
+
+func (q *fifo) len() int { return int(q.tail - q.head) }
+
+func (q *fifo) push(fn Func, arg any) {
+	if q.tail-q.head == uint64(len(q.buf)) {
+		q.grow()
+	}
+	m := &q.buf[q.tail&uint64(len(q.buf)-1)]
+	m.fn, m.arg = fn, arg
+	q.tail++
+}
+
+func (q *fifo) grow() {
+	buf := make([]message, max(64, 2*len(q.buf)))
+	n := 0
+	for i := q.head; i != q.tail; i++ {
+		buf[n] = q.buf[i&uint64(len(q.buf)-1)]
+		n++
+	}
+	q.buf, q.head, q.tail = buf, 0, uint64(n)
+}
+
+// run calls at most limit of the messages that are there now and returns how many.
+func (q *fifo) run(limit int) int {
+	n := min(q.len(), limit)
+	for range n {
+		m := &q.buf[q.head&uint64(len(q.buf)-1)]
+		fn, arg := m.fn, m.arg
+		m.fn, m.arg = nil, nil
+		q.head++
+		fn(arg)
+	}
+	return n
+}
