@@ -1,0 +1,178 @@
+package iouring
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"unsafe"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func newRing(t testing.TB, entries uint32, mode Mode) *Ring {
+	t.Helper()
+	r, err := New(entries, mode)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		t.Skip("no io_uring here: ", err)
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.Close()) })
+	return r
+}
+
+func TestABISizes(t *testing.T) {
+	require.EqualValues(t, 64, unsafe.Sizeof(SQE{}))
+	require.EqualValues(t, 16, unsafe.Sizeof(CQE{}))
+	require.EqualValues(t, 120, unsafe.Sizeof(params{}))
+	require.EqualValues(t, 8, unsafe.Sizeof(probeOp{}))
+}
+
+func TestEntriesOutOfRange(t *testing.T) {
+	for _, n := range []uint32{0, EntriesMax + 1} {
+		_, err := New(n, Shared)
+		require.ErrorIs(t, err, unix.EINVAL)
+	}
+}
+
+func TestNopsWrapAroundTheRing(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, mode := range []Mode{Shared, Owned} {
+		r := newRing(t, 8, mode)
+		require.NoError(t, r.Enable())
+		next, want := uint64(0), uint64(0)
+		for round := 0; round < 50; round++ {
+			n := uint32(round%8) + 1
+			for i := uint32(0); i < n; i++ {
+				e := r.Next()
+				require.NotNil(t, e)
+				e.Opcode, e.UserData = OpNop, next
+				next++
+			}
+			got, err := r.Submit()
+			require.NoError(t, err)
+			require.Equal(t, n, got)
+			require.NoError(t, r.Wait(n))
+			require.Equal(t, n, r.Ready())
+			for i := uint32(0); i < n; i++ {
+				require.Equal(t, want, r.At(i).UserData)
+				want++
+			}
+			r.Advance(n)
+		}
+		require.Zero(t, r.Ready())
+		require.Zero(t, r.Queued())
+	}
+}
+
+func TestFullRingHandsOutNothing(t *testing.T) {
+	r := newRing(t, 4, Shared)
+	for i := uint32(0); i < r.Entries(); i++ {
+		require.NotNil(t, r.Next())
+	}
+	require.Nil(t, r.Next())
+	n, err := r.Submit()
+	require.NoError(t, err)
+	require.Equal(t, r.Entries(), n)
+	require.NotNil(t, r.Next())
+}
+
+func TestWriteThenReadAFile(t *testing.T) {
+	r := newRing(t, 4, Shared)
+	require.True(t, r.Supports(OpRead, OpWrite, OpFsync, OpFallocate))
+	require.False(t, r.Supports(255))
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	require.NoError(t, err)
+	defer f.Close()
+	run := func(op uint8, buf []byte) int32 {
+		e := r.Next()
+		e.Opcode, e.FD, e.Off = op, int32(f.Fd()), 100
+		e.Addr, e.Len = uint64(uintptr(unsafe.Pointer(&buf[0]))), uint32(len(buf))
+		_, err := r.Submit()
+		require.NoError(t, err)
+		require.NoError(t, r.Wait(1))
+		res := r.At(0).Res
+		r.Advance(1)
+		return res
+	}
+	out, in := []byte("something to keep"), make([]byte, 17)
+	require.EqualValues(t, 17, run(OpWrite, out))
+	require.EqualValues(t, 17, run(OpRead, in))
+	require.Equal(t, out, in)
+}
+
+// An Owned ring must answer EEXIST to a foreign OS thread, and keep the entry.
+func TestOwnedRingRefusesAForeignThread(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	r := newRing(t, 4, Owned)
+	if !r.Owned() {
+		t.Skip("this kernel has no owned rings")
+	}
+	require.NoError(t, r.Enable())
+	r.Next().Opcode = OpNop
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_, err := r.Submit()
+		errc <- err
+	}()
+	require.ErrorIs(t, <-errc, unix.EEXIST)
+	n, err := r.Submit()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+}
+
+func TestEventFDIsSignalled(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for _, mode := range []Mode{Shared, Owned} {
+		r := newRing(t, 4, mode)
+		require.NoError(t, r.Enable())
+		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+		require.NoError(t, r.RegisterEventFD(fd))
+		r.Next().Opcode = OpNop
+		_, err = r.Submit()
+		require.NoError(t, err)
+		var b [8]byte
+		_, err = unix.Read(fd, b[:])
+		require.NoError(t, err)
+		require.NoError(t, r.UnregisterEventFD())
+	}
+}
+
+func TestNoAllocationPerEntry(t *testing.T) {
+	r := newRing(t, 4, Shared)
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		r.Next().Opcode = OpNop
+		_, _ = r.Submit()
+		r.Advance(r.Ready())
+	}))
+}
+
+func BenchmarkNop(b *testing.B) {
+	for _, m := range []struct {
+		name string
+		mode Mode
+	}{{"shared", Shared}, {"owned", Owned}} {
+		b.Run(m.name+"/batch=32", func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			r := newRing(b, 64, m.mode)
+			require.NoError(b, r.Enable())
+			for i := 0; i < b.N; i += 32 {
+				for j := 0; j < 32; j++ {
+					r.Next().Opcode = OpNop
+				}
+				_, _ = r.Submit()
+				r.Advance(r.Ready())
+			}
+		})
+	}
+}
