@@ -237,6 +237,9 @@ func (t *Thread) HasWork() bool {
 	return t.pollers.HasUnbacked() || t.HasMessages()
 }
 
+// MustPoll reports whether an active poller is not event-backed, so that only polling serves it.
+func (t *Thread) MustPoll() bool { return t.pollers.HasUnbacked() }
+
 // HasMessages reports whether messages wait.
 func (t *Thread) HasMessages() bool {
 	return t.local.head != t.local.tail || t.critical.Load() != nil || !t.in.empty()
