@@ -128,12 +128,20 @@ func (t *Table) Unit() uint64 { return t.unit }
 // Seed returns the seed of the stamps.
 func (t *Table) Seed() uint64 { return t.seed }
 
-// TryLock takes the units of an IO, all or none.
-func (t *Table) TryLock(first, count uint64) bool {
+// Free reports whether no IO is on the units.
+func (t *Table) Free(first, count uint64) bool {
 	for i := first; i < first+count; i++ {
 		if t.entries[i]&locked != 0 {
 			return false
 		}
+	}
+	return true
+}
+
+// TryLock takes the units of an IO, all or none.
+func (t *Table) TryLock(first, count uint64) bool {
+	if !t.Free(first, count) {
+		return false
 	}
 	for i := first; i < first+count; i++ {
 		t.entries[i] |= locked
