@@ -48,6 +48,8 @@ const (
 
 	sqCQOverflow = 1 << 1
 	sqTaskrun    = 1 << 2
+
+	cqEventFDDisabled = 1 << 0
 )
 
 // Opcodes of io_uring_register.

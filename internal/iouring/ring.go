@@ -42,6 +42,7 @@ type Ring struct {
 	cqHead  uint32
 	kCQHead *uint32
 	kCQTail *uint32
+	kCQFlag *uint32 // nil on kernels that cannot mute the eventfd
 
 	ringMem, sqeMem []byte
 }
@@ -105,6 +106,9 @@ func (r *Ring) mmap(p *params) (err error) {
 	}
 	r.kSQHead, r.kSQTail, r.kFlags = r.word(p.sqOff.head), r.word(p.sqOff.tail), r.word(p.sqOff.flags)
 	r.kCQHead, r.kCQTail = r.word(p.cqOff.head), r.word(p.cqOff.tail)
+	if p.cqOff.flags != 0 {
+		r.kCQFlag = r.word(p.cqOff.flags)
+	}
 	r.sqMask, r.cqMask = *r.word(p.sqOff.ringMask), *r.word(p.cqOff.ringMask)
 	r.sqes = unsafe.Slice((*SQE)(unsafe.Pointer(&r.sqeMem[0])), p.sqEntries)
 	r.cqes = unsafe.Slice((*CQE)(unsafe.Pointer(&r.ringMem[p.cqOff.cqes])), p.cqEntries)
@@ -143,6 +147,20 @@ func (r *Ring) RegisterEventFD(fd int) error {
 
 // UnregisterEventFD undoes RegisterEventFD.
 func (r *Ring) UnregisterEventFD() error { return r.register(unregisterEventFD, nil, 0) }
+
+// MuteEventFD stops and restarts the signals of the eventfd. While the owner
+// polls the ring, they would only cost time. After unmuting it must look at Ready
+// and TaskRunDue once more before it sleeps.
+func (r *Ring) MuteEventFD(mute bool) {
+	if r.kCQFlag == nil {
+		return
+	}
+	var v uint32
+	if mute {
+		v = cqEventFDDisabled
+	}
+	atomic.StoreUint32(r.kCQFlag, v)
+}
 
 // Supports says whether the kernel has all of these opcodes.
 func (r *Ring) Supports(ops ...uint8) bool {

@@ -143,6 +143,13 @@ func TestEventFDIsSignalled(t *testing.T) {
 		var b [8]byte
 		_, err = unix.Read(fd, b[:])
 		require.NoError(t, err)
+		r.MuteEventFD(true)
+		r.Next().Opcode = OpNop
+		_, err = r.Submit()
+		require.NoError(t, err)
+		_, err = unix.Read(fd, b[:])
+		require.ErrorIs(t, err, unix.EAGAIN)
+		r.MuteEventFD(false)
 		require.NoError(t, r.UnregisterEventFD())
 	}
 }

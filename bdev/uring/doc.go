@@ -1,0 +1,16 @@
+// Package uring is a bdev driver for files and block devices through io_uring.
+//
+// A channel has a ring of its own and belongs to its thread. Submit only puts an
+// entry into the ring; a poller enters the kernel once per turn for all of them,
+// and takes completions without system calls. The poller rests while nothing is
+// in flight. When the host of the thread watches file descriptors, the ring signals
+// an eventfd whenever the poller has found nothing to do, so that a reactor may
+// sleep with IO in flight; while the poller is busy the eventfd is muted.
+//
+// Rings are of the shared kind by default: the thread may move between reactors,
+// and a goroutine that polls it between OS threads. Options.Pinned asks for an
+// owned ring, for a thread that stays on its OS thread for good.
+//
+// Files on tmpfs and ramfs are served inside Submit by plain system calls:
+// io_uring would hand each one to a kernel thread, for half the speed.
+package uring
