@@ -1,0 +1,162 @@
+package bdev
+
+import (
+	"fmt"
+
+	"goftl/thread"
+)
+
+// Base is what a driver that stands in front of another device needs of it:
+// the open and claimed descriptor, and that the driver's own device follows
+// when the base changes its size or goes away.
+type Base struct {
+	Desc *Desc
+	th   *thread.Thread
+	self *Bdev
+	size func(blocks uint64) uint64
+}
+
+// OpenBase opens and claims the device name for a module, on t. A read-only
+// device is claimed against writers, any other for exclusive write.
+func OpenBase(m *Manager, name, module string, t *thread.Thread) (*Base, error) {
+	b := &Base{th: t}
+	d, err := m.Open(name, false, baseEvent, b, t)
+	if err != nil {
+		return nil, err
+	}
+	kind := ClaimExclusiveWrite
+	if d.b.Info().ReadOnly {
+		kind = ClaimReadManyWriteNone
+	}
+	if err := d.Claim(kind, module); err != nil {
+		d.Close()
+		return nil, err
+	}
+	b.Desc = d
+	return b, nil
+}
+
+// Info returns a copy of the base's Info under a new name and product. Its
+// UUID is left open, and FUA is set, because Forward passes it on.
+func (b *Base) Info(name, product string) Info {
+	i := *b.Desc.b.Info()
+	i.Name, i.Product = name, product
+	i.UUID = [16]byte{}
+	i.FUA = true
+	return i
+}
+
+// Attach tells which device stands on this base. It is unregistered when the
+// base is removed. When the base changes its size, it gets the size that the
+// function says, or keeps its own when that is nil.
+func (b *Base) Attach(self *Bdev, size func(blocks uint64) uint64) { b.self, b.size = self, size }
+
+func baseEvent(arg any, ev Event, bd *Bdev, extents []MediaExtent) {
+	b := arg.(*Base)
+	if b.self == nil {
+		return
+	}
+	switch ev {
+	case Remove:
+		b.self.Unregister(b.th, nil, nil)
+	case Resize:
+		if b.size != nil {
+			_ = b.self.NotifyResize(b.size(bd.Info().Blocks)) // an impossible size is ignored
+		}
+	case MediaManagement:
+		b.self.NotifyMedia(extents)
+	}
+}
+
+// Close releases the base. It may be called on any thread; the descriptor is
+// closed on its own.
+func (b *Base) Close() {
+	b.th.Send(closeBase, b)
+}
+
+func closeBase(arg any) { arg.(*Base).Desc.Close() }
+
+// forward is the state of an IO of a driver while another channel has it.
+type forward struct {
+	wait IOWait
+	io   *IO
+	ch   *Channel
+	lba  uint64
+	src  uint64
+	done DoneFunc
+}
+
+// Forward submits the operation of io, which a driver was given, to c with the
+// first block lba, and waits for a free IO of c where there is none. done is
+// called with the IO of c, whose Ctx is io; it, or somebody after it, completes
+// io. ForwardDone does just that. When c refuses, io is completed at once.
+func (c *Channel) Forward(io *IO, lba uint64, done DoneFunc) {
+	c.forward(io, lba, io.Src, done)
+}
+
+// ForwardDone completes the IO that was forwarded like the one that carried it.
+func ForwardDone(inner *IO) {
+	io := inner.Ctx.(*IO)
+	io.Result = inner.Result
+	io.Complete(inner.err)
+}
+
+func (c *Channel) forward(io *IO, lba, src uint64, done DoneFunc) {
+	err := c.submitLike(io, lba, src, done)
+	switch {
+	case err == nil:
+	case err == ErrNoMem:
+		f := io.fwd
+		if f == nil {
+			f = &forward{}
+			f.wait = IOWait{Fn: forwardAgain, Arg: f}
+			io.fwd = f
+		}
+		f.io, f.ch, f.lba, f.src, f.done = io, c, lba, src, done
+		c.QueueIOWait(&f.wait)
+	default:
+		io.Complete(err)
+	}
+}
+
+func forwardAgain(arg any) {
+	f := arg.(*forward)
+	f.ch.forward(f.io, f.lba, f.src, f.done)
+}
+
+// submitLike submits to c what io asks for.
+func (c *Channel) submitLike(io *IO, lba, src uint64, done DoneFunc) error {
+	switch io.Op {
+	case OpRead:
+		return c.Readv(io.Bufs, io.MD, lba, io.Count, done, io)
+	case OpWrite:
+		if io.FUA {
+			return c.WritevFUA(io.Bufs, io.MD, lba, io.Count, done, io)
+		}
+		return c.Writev(io.Bufs, io.MD, lba, io.Count, done, io)
+	case OpFlush:
+		return c.Flush(done, io)
+	case OpUnmap:
+		return c.Unmap(lba, io.Count, done, io)
+	case OpWriteZeroes:
+		return c.WriteZeroes(lba, io.Count, done, io)
+	case OpReset:
+		return c.Reset(done, io)
+	case OpAbort:
+		return c.Abort(io.Target, done, io)
+	case OpCompare:
+		return c.Compare(io.Bufs, io.MD, lba, io.Count, done, io)
+	case OpCompareAndWrite:
+		return c.CompareAndWrite(io.Bufs, io.Bufs2, lba, io.Count, done, io)
+	case OpCopy:
+		return c.Copy(lba, src, io.Count, done, io)
+	case OpZoneReset, OpZoneOpen, OpZoneClose, OpZoneFinish, OpZoneOffline:
+		return c.zoneOp(io.Op, lba, done, io)
+	case OpZoneAppend:
+		return c.ZoneAppendv(io.Bufs, io.MD, lba, io.Count, done, io)
+	case OpZoneInfo:
+		return c.ZoneInfo(lba, io.Zones, done, io)
+	default:
+		return fmt.Errorf("bdev %s: unknown operation %d: %w", c.k.b.Name(), io.Op, ErrUnsupported)
+	}
+}

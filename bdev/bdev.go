@@ -1,0 +1,235 @@
+package bdev
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/thread"
+)
+
+// Bdev is a registered block device. Its methods may be called on any thread,
+// except where they take one: then on that.
+type Bdev struct {
+	m      *Manager
+	d      Driver
+	dev    *thread.IODevice
+	blocks atomic.Uint64
+	info   atomic.Pointer[Info]
+
+	state     atomic.Pointer[bstate]
+	qos       atomic.Pointer[qosState]
+	resetting atomic.Pointer[IO]
+	locks     atomic.Pointer[[]*rangeLock]
+	retired   atomic.Pointer[Stats]
+	removal   removal
+}
+
+// bstate is who uses a device and how. It is immutable; update replaces it.
+type bstate struct {
+	descs   []*Desc
+	claim   ClaimKind
+	module  string
+	holders []*Desc // descriptors that hold the claim
+
+	removing bool // Unregister was called
+	told     bool // all channels refuse IOs, all descriptors have the event
+	ending   bool // told, and the last descriptor was closed
+}
+
+// removal is what Unregister was given; it is set before bstate.removing.
+type removal struct {
+	t    *thread.Thread
+	done func(arg any, err error)
+	arg  any
+}
+
+// update replaces the state by what change makes of a copy of it.
+func (b *Bdev) update(change func(s *bstate) error) (*bstate, error) {
+	for {
+		old := b.state.Load()
+		s := *old
+		s.descs = slices.Clone(old.descs)
+		s.holders = slices.Clone(old.holders)
+		if err := change(&s); err != nil {
+			return nil, err
+		}
+		if b.state.CompareAndSwap(old, &s) {
+			return &s, nil
+		}
+	}
+}
+
+// Info returns what the device is like now. It must not be changed.
+func (b *Bdev) Info() *Info { return b.info.Load() }
+
+// Name returns the device's name.
+func (b *Bdev) Name() string { return b.info.Load().Name }
+
+// Driver returns the driver, for those who know its kind.
+func (b *Bdev) Driver() Driver { return b.d }
+
+// Manager returns the registry that the device is in.
+func (b *Bdev) Manager() *Manager { return b.m }
+
+// Event is something that happens to a device.
+type Event uint8
+
+// The events.
+const (
+	Remove          Event = iota // put the channels and close the descriptor
+	Resize                       // Info has the new size
+	MediaManagement              // the extents should be relocated
+)
+
+func (e Event) String() string {
+	switch e {
+	case Remove:
+		return "remove"
+	case Resize:
+		return "resize"
+	default:
+		return "media_management"
+	}
+}
+
+// EventFunc is told of an event, on the descriptor's thread.
+type EventFunc func(arg any, ev Event, b *Bdev, extents []MediaExtent)
+
+// NotifyResize changes the size of the device and tells all descriptors. A
+// device cannot shrink below what is in flight: that is for its driver to fail.
+func (b *Bdev) NotifyResize(blocks uint64) error {
+	for {
+		old := b.info.Load()
+		info := *old
+		info.Blocks = blocks
+		if err := info.check(); err != nil {
+			return err
+		}
+		if b.info.CompareAndSwap(old, &info) {
+			break
+		}
+	}
+	b.blocks.Store(blocks)
+	b.tell(Resize, nil)
+	return nil
+}
+
+// NotifyMedia tells all descriptors that the device wants extents relocated.
+func (b *Bdev) NotifyMedia(extents []MediaExtent) {
+	b.tell(MediaManagement, slices.Clone(extents))
+}
+
+type eventMsg struct {
+	d       *Desc
+	ev      Event
+	extents []MediaExtent
+}
+
+func (b *Bdev) tell(ev Event, extents []MediaExtent) {
+	for _, d := range b.state.Load().descs {
+		d.th.Send(deliver, &eventMsg{d, ev, extents})
+	}
+}
+
+func deliver(arg any) {
+	m := arg.(*eventMsg)
+	if !m.d.closed && m.d.ev != nil {
+		m.d.ev(m.d.arg, m.ev, m.d.b, m.extents)
+	}
+}
+
+var errRemovedTwice = errors.New("the device is being removed already")
+
+// Unregister removes the device from the registry while it may be in use: from
+// then on submissions fail with ENODEV, what is in flight completes with
+// ENODEV, and every descriptor gets the event Remove. When the last descriptor
+// is closed and the last channel is put, the driver is closed and done is
+// called on t, the calling thread, with the driver's error. A second call gets
+// EALREADY. done may be nil.
+func (b *Bdev) Unregister(t *thread.Thread, done func(arg any, err error), arg any) {
+	_, err := b.update(func(s *bstate) error {
+		if s.removing {
+			return fmt.Errorf("bdev %s: unregister: %w: %w", b.Name(), errRemovedTwice, unix.EALREADY)
+		}
+		s.removing = true
+		return nil
+	})
+	if err != nil {
+		if done != nil {
+			t.Post(func(any) { done(arg, err) }, nil)
+		}
+		return
+	}
+	b.removal = removal{t, done, arg}
+	b.m.forget(b)
+	b.dev.ForEachChannel(t, removeVisit, removeTold, b)
+}
+
+func removeVisit(it *thread.ChannelIter) {
+	k := it.Channel().Ctx().(*core)
+	k.gate |= gateRemoved
+	k.abortQueued(ErrRemoved)
+	k.abortDriver()
+	it.Continue(nil)
+}
+
+// abortDriver asks the driver to end what it has, if it can do that.
+func (k *core) abortDriver() {
+	if !k.limits.ops.Has(OpAbort) || k.inflight == 0 {
+		return
+	}
+	for _, batch := range k.batches {
+		for i := range batch {
+			io := &batch[i]
+			if io.state != ioDriver || io.Op == OpAbort {
+				continue
+			}
+			a := k.get()
+			if a == nil {
+				return
+			}
+			a.Op, a.LBA, a.Count, a.done, a.ch, a.Target = OpAbort, 0, 0, ignore, io.ch, io
+			io.flags |= ioAborted
+			k.toDriver(a)
+		}
+	}
+}
+
+func ignore(*IO) {}
+
+func removeTold(arg any, _ error) {
+	b := arg.(*Bdev)
+	s, _ := b.update(func(s *bstate) error {
+		s.told = true
+		s.ending = len(s.descs) == 0
+		return nil
+	})
+	if s.ending {
+		endRemoval(b)
+		return
+	}
+	b.tell(Remove, nil)
+}
+
+// endRemoval runs on the thread of Unregister when all descriptors are closed.
+func endRemoval(arg any) {
+	b := arg.(*Bdev)
+	if err := b.dev.Unregister(b.removal.t, closeDriver, b); err != nil {
+		closeDriver(b)
+	}
+}
+
+func closeDriver(arg any) {
+	b := arg.(*Bdev)
+	err := b.d.Close()
+	if err != nil {
+		err = fmt.Errorf("bdev %s: close: %w", b.Name(), err)
+	}
+	if b.removal.done != nil {
+		b.removal.done(b.removal.arg, err)
+	}
+}

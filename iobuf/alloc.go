@@ -1,0 +1,100 @@
+package iobuf
+
+import (
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const hugePage = 2 << 20
+
+var pageSize = os.Getpagesize()
+
+// Align is the alignment that every buffer of this package has at least.
+const Align = 4096
+
+// Alloc returns size zeroed bytes outside the Go heap, aligned to a page, and
+// to 2 MiB when size is 2 MiB or more (transparent hugepages are asked for
+// then). The capacity is size rounded up to whole pages, or to whole
+// hugepages. It returns nil when size is not positive or the system refuses.
+// Any thread may call it. The caller owns the memory until Free.
+func Alloc(size int) []byte {
+	if size <= 0 || size > 1<<46 {
+		return nil
+	}
+	if size < hugePage {
+		n := roundUp(size, pageSize)
+		p := mapAnonymous(n)
+		if p == nil {
+			return nil
+		}
+		return unsafe.Slice((*byte)(p), n)[:size]
+	}
+	return allocHuge(size)
+}
+
+// allocHuge maps more than is needed and unmaps what lies before and after the
+// aligned part.
+func allocHuge(size int) []byte {
+	n := roundUp(size, hugePage)
+	p := mapAnonymous(n + hugePage)
+	if p == nil {
+		return nil
+	}
+	head := int(-uintptr(p) & (hugePage - 1))
+	if head > 0 {
+		_ = unix.MunmapPtr(p, uintptr(head))
+	}
+	start := unsafe.Add(p, head)
+	if tail := hugePage - head; tail > 0 {
+		_ = unix.MunmapPtr(unsafe.Add(start, n), uintptr(tail))
+	}
+	buf := unsafe.Slice((*byte)(start), n)
+	// A kernel without transparent hugepages refuses; small pages do as well.
+	_ = unix.Madvise(buf, unix.MADV_HUGEPAGE)
+	return buf[:size]
+}
+
+func mapAnonymous(n int) unsafe.Pointer {
+	p, err := unix.MmapPtr(-1, 0, nil, uintptr(n), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil
+	}
+	return p
+}
+
+// Free gives memory from Alloc back to the system. buf must begin where
+// Alloc's result began and have its capacity; nil is allowed.
+func Free(buf []byte) {
+	if cap(buf) == 0 {
+		return
+	}
+	p := unsafe.Pointer(unsafe.SliceData(buf))
+	_ = unix.MunmapPtr(p, uintptr(cap(buf)))
+}
+
+// Discard sets buf to zero. Whole hugepages inside it are given back to the
+// system, which costs the same however many there are.
+func Discard(buf []byte) {
+	if len(buf) < hugePage {
+		clear(buf)
+		return
+	}
+	addr := uintptr(unsafe.Pointer(unsafe.SliceData(buf)))
+	head := int(-addr & (hugePage - 1))
+	whole := (len(buf) - head) &^ (hugePage - 1)
+	if whole <= 0 {
+		clear(buf)
+		return
+	}
+	body := buf[head : head+whole]
+	if unix.Madvise(body, unix.MADV_DONTNEED) != nil {
+		clear(body)
+	}
+	clear(buf[:head])
+	clear(buf[head+whole:])
+}
+
+func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
