@@ -91,10 +91,13 @@ func (o *Options) complete() error {
 	return checkCPU(o.CPU)
 }
 
-// CPUs returns the CPUs that the process may run on, in ascending order.
-func CPUs() ([]int, error) {
+// allowed is what the process was allowed at its start, before anything was pinned: later the main thread may be a
+// pinned one.
+var allowed, errAllowed = affinity()
+
+func affinity() ([]int, error) {
 	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(unix.Getpid(), &set); err != nil {
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return nil, fmt.Errorf("affinity of the process: %w", err)
 	}
 	list := make([]int, 0, set.Count())
@@ -105,6 +108,9 @@ func CPUs() ([]int, error) {
 	}
 	return list, nil
 }
+
+// CPUs returns the CPUs that the process may run on, in ascending order.
+func CPUs() ([]int, error) { return append([]int(nil), allowed...), errAllowed }
 
 func checkCPU(cpu int) error {
 	if cpu == -1 {
