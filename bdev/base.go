@@ -14,6 +14,7 @@ type Base struct {
 	th   *thread.Thread
 	self *Bdev
 	size func(blocks uint64) uint64
+	own  bool
 }
 
 // OpenBase opens and claims the device name for a module, on t. A read-only
@@ -51,6 +52,10 @@ func (b *Base) Info(name, product string) Info {
 // function says, or keeps its own when that is nil.
 func (b *Base) Attach(self *Bdev, size func(blocks uint64) uint64) { b.self, b.size = self, size }
 
+// Own makes the base part of the device that stands on it: Close unregisters
+// it.
+func (b *Base) Own() { b.own = true }
+
 func baseEvent(arg any, ev Event, bd *Bdev, extents []MediaExtent) {
 	b := arg.(*Base)
 	if b.self == nil {
@@ -74,7 +79,13 @@ func (b *Base) Close() {
 	b.th.Send(closeBase, b)
 }
 
-func closeBase(arg any) { arg.(*Base).Desc.Close() }
+func closeBase(arg any) {
+	b := arg.(*Base)
+	b.Desc.Close()
+	if b.own {
+		b.Desc.b.Unregister(b.th, nil, nil)
+	}
+}
 
 // forward is the state of an IO of a driver while another channel has it.
 type forward struct {

@@ -115,6 +115,9 @@ func (c *Channel) writable(op Op, lba, count uint64) error {
 	if u := c.k.limits.writeUnit; u > 1 && (lba%u|count%u) != 0 {
 		return c.k.limitError(op, lba, count, "not whole write units")
 	}
+	if z := c.k.limits.zone; z != 0 && lba/z != (lba+count-1)/z {
+		return c.k.limitError(op, lba, count, "more than one zone")
+	}
 	return nil
 }
 
@@ -231,8 +234,10 @@ func (c *Channel) Unmap(lba, count uint64, done DoneFunc, ctx any) error {
 // writes.
 func (c *Channel) WriteZeroes(lba, count uint64, done DoneFunc, ctx any) error {
 	ops := c.k.limits.ops
-	if u := c.k.limits.writeUnit; !ops.Has(OpWriteZeroes) && u > 1 && (lba%u|count%u) != 0 {
-		return c.k.limitError(OpWriteZeroes, lba, count, "not whole write units")
+	if !ops.Has(OpWriteZeroes) && !c.k.outside(lba, count) {
+		if err := c.writable(OpWriteZeroes, lba, count); err != nil {
+			return err
+		}
 	}
 	return c.rangeOp(OpWriteZeroes, ops.Has(OpWriteZeroes) || ops.Has(OpWrite), lba, count, done, ctx)
 }

@@ -11,6 +11,7 @@ type limits struct {
 	maxZeroes uint64
 	maxCopy   uint64
 	writeUnit uint64 // at least 1
+	zone      uint64 // blocks of a zone, 0: not zoned
 	maxSeg    int
 	align     uintptr // mask
 	ops       OpSet
@@ -32,6 +33,9 @@ func limitsOf(i *Info) limits {
 		maxZeroes: some(i.MaxWriteZeroes), maxCopy: some(i.MaxCopy), writeUnit: max(uint64(i.WriteUnit), 1),
 		maxSeg: i.MaxSegments, ops: i.Ops,
 		emulFUA: !i.FUA && i.VolatileCache, dropFUA: !i.FUA && !i.VolatileCache,
+	}
+	if i.Zoned {
+		l.zone = i.ZoneBlocks
 	}
 	if l.maxSeg == 0 {
 		l.maxSeg = 1 << 30

@@ -1,0 +1,22 @@
+// Package spec makes block devices from a line of text, the same one on every
+// command line and in every config:
+//
+//	malloc:SIZE[,bs=4096][,md=64][,uuid=U]      memory; md: separate metadata bytes a block
+//	null:SIZE[,bs=4096][,md=64]                 nothing
+//	file:PATH[,size=SIZE][,driver=uring|aio][,direct=auto|on|off][,depth=N][,readonly=on]
+//	passthru:SPEC                               everything handed on
+//	zone:SIZE[,cap=SIZE][,units=N][,open=N][,active=N][,append=SIZE][,init=empty|full][,persist=on]:SPEC
+//	delay:TIME:SPEC  or  delay:read=TIME,write=TIME[,p99-read=TIME,p99-write=TIME,seed=N]:SPEC
+//	errinj:RULE[;RULE...]:SPEC                  see below
+//
+// The last three stand in front of another device. Every kind takes name=N,
+// else names are derived. Sizes are numbers of bytes, or numbers with a unit
+// (K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of
+// 1000). In a path or a value a comma, colon, semicolon or backslash is written
+// behind a backslash; a colon in a path needs none.
+//
+// An errinj rule is one of fail=ERRNO (EIO, ENOMEM, ENOSPC, ...), delay=TIME,
+// corrupt, tear, drop, hang, and when to do it: op=read+write (or all),
+// lba=FROM-TO, nth=N (that one only), every=N, prob=0.01, seed=N, after=N,
+// count=N (so often at most).
+package spec

@@ -1,0 +1,29 @@
+package spec
+
+import "strings"
+
+// kindOf returns how a kind is written and made, nil when there is none.
+func kindOf(name string) *kind {
+	for i := range kinds {
+		if kinds[i].name == name {
+			return &kinds[i]
+		}
+	}
+	return nil
+}
+
+func kindNames() string {
+	names := make([]string, len(kinds))
+	for i := range kinds {
+		names[i] = kinds[i].name
+	}
+	return strings.Join(names, ", ")
+}
+
+var kinds = [...]kind{
+	{name: "malloc", main: "size", keys: []string{"bs", "md", "uuid"}, example: "malloc:5GiB,md=64", make: makeMalloc},
+	{name: "null", main: "size", keys: []string{"bs", "md"}, example: "null:400GiB", make: makeNull},
+	{name: "file", main: "path", keys: []string{"size", "driver", "direct", "depth", "readonly"},
+		example: "file:/var/tmp/disk,size=20GiB", make: makeFile},
+	{name: "passthru", wrapper: true, example: "passthru:malloc:1GiB", make: makePassthru},
+}
