@@ -19,9 +19,10 @@ const (
 type IO struct {
 	Op     Op
 	dir    Dir
-	Offset uint64 // bytes
-	Length uint64 // bytes
-	Buf    []byte // of Length, for reads and writes; the job's
+	Offset uint64    // bytes
+	Length uint64    // bytes
+	Buf    []byte    // of Length, for reads and writes; the job's
+	Vec    [1][]byte // for a Channel that needs a list of buffers
 
 	job    *Job
 	start  int64

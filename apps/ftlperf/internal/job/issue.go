@@ -2,12 +2,13 @@ package job
 
 import (
 	"goftl/apps/ftlperf/internal/verify"
+	"goftl/reactor"
 )
 
 // clock returns the time of this turn, or the exact time.
 func (j *Job) clock() int64 {
 	if j.precise {
-		return monotonic()
+		return reactor.Now()
 	}
 	return j.th.Now()
 }
@@ -74,7 +75,7 @@ func (j *Job) submit(io *IO, now int64) {
 		return
 	}
 	if j.precise {
-		j.stats.Dir[io.dir].Submission.Record(monotonic() - now)
+		j.stats.Dir[io.dir].Submission.Record(reactor.Now() - now)
 	}
 }
 
@@ -144,6 +145,10 @@ func (j *Job) completeSlow(io *IO, err error) {
 	} else {
 		s.IOs++
 		s.Completion.Record(now - io.start)
+	}
+	if n := j.spec.AbandonAfter; n > 0 && s.IOs >= n {
+		abandon(j)
+		return
 	}
 	j.follow(io, now, err == nil)
 	if j.blocked.n > 0 {

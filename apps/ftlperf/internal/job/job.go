@@ -82,7 +82,7 @@ func New(spec Spec, t *thread.Thread, done func(j *Job)) (*Job, error) {
 		return nil, fmt.Errorf("%s: %w", spec.Name, err)
 	}
 	j := &Job{th: t, spec: spec, done: done, precise: spec.Precise, base: spec.Offset, random: spec.Mode.Random}
-	j.plain = spec.Table == nil && spec.FlushEvery == 0 && !spec.Mode.TrimFirst
+	j.plain = spec.Table == nil && spec.FlushEvery == 0 && spec.AbandonAfter == 0 && !spec.Mode.TrimFirst
 	j.rand = gen.NewRand(spec.Seed ^ 0x6d697865)
 	j.mixed = spec.Mode.Dirs[Read] && spec.Mode.Dirs[Write]
 	j.readMix = uint64(spec.MixRead) << 32 / 100
@@ -206,6 +206,10 @@ func stop(arg any) {
 // come are ignored, and the buffers are never freed. It is for a device that
 // is about to be dropped. Any goroutine; done is called as usual.
 func (j *Job) Abandon() { j.th.Send(abandon, j) }
+
+// Abandoned reports whether the job ended by Abandon or Spec.AbandonAfter;
+// after done was called.
+func (j *Job) Abandoned() bool { return j.abandoned }
 
 func abandon(arg any) {
 	j := arg.(*Job)

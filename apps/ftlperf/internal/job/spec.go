@@ -89,6 +89,7 @@ type Spec struct {
 	Table      *verify.Table
 
 	ContinueOnError bool
+	AbandonAfter    uint64 // the job abandons itself after so many IOs; 0: never
 }
 
 // ErrAgain is what Channel.Submit returns when it has no room.

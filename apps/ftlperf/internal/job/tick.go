@@ -10,11 +10,6 @@ import (
 
 const minTime = math.MinInt64
 
-var epoch = time.Now()
-
-// monotonic is the exact time, for Precise.
-func monotonic() int64 { return int64(time.Since(epoch)) }
-
 func ioError(io *IO, err error) error {
 	what := [...]string{"read", "write", "write with FUA", "trim", "flush"}[io.Op]
 	if io.Op == OpFlush {

@@ -44,7 +44,7 @@ func (r Result) String() string {
 
 // Options of a measurement.
 type Options struct {
-	CPU      int           // pinned to; -1: left to the kernel
+	CPU      int           // pinned to; -1: to the one that it starts on
 	Duration time.Duration // of each run
 	Runs     int           // the median counts; 0 means 3
 	LogBytes int           // size of the mapping, a multiple of 4 KiB; 0 means the 2 GiB that figures are compared by
@@ -67,12 +67,13 @@ func Measure(o Options) (Result, error) {
 }
 
 func measurePinned(o Options) (Result, error) {
-	if o.CPU >= 0 {
-		var set unix.CPUSet
-		set.Set(o.CPU)
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return Result{}, fmt.Errorf("yardstick: pin to CPU %d: %w", o.CPU, err)
-		}
+	if o.CPU < 0 {
+		o.CPU = currentCPU()
+	}
+	var set unix.CPUSet
+	set.Set(o.CPU)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return Result{}, fmt.Errorf("yardstick: pin to CPU %d: %w", o.CPU, err)
 	}
 	if o.LogBytes == 0 {
 		o.LogBytes = defaultLog
@@ -90,6 +91,14 @@ func measurePinned(o Options) (Result, error) {
 		runs[i] = w.run(o.Duration)
 	}
 	return median(runs), w.close()
+}
+
+func currentCPU() int {
+	var cpu uint32
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETCPU, uintptr(unsafe.Pointer(&cpu)), 0, 0); errno != 0 {
+		return 0
+	}
+	return int(cpu)
 }
 
 func median(runs []Result) Result {
