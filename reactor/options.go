@@ -61,6 +61,7 @@ const (
 
 	collectEvery = 16 // turns between two looks at the file descriptors of a reactor that does not sleep
 	clockEvery   = 16 // idle turns between two looks at the clock
+
 )
 
 // Options describe a reactor.

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"goftl/poller"
 	"goftl/thread"
 )
 
@@ -103,27 +104,37 @@ func BenchmarkCrossThread(b *testing.B) {
 	})
 }
 
-// BenchmarkManySenders has four goroutines send to one thread without any bound, so that rings overflow.
+// BenchmarkManySenders has four goroutines send to one thread, with a window as above for all of them together.
 func BenchmarkManySenders(b *testing.B) {
-	const senders = 4
+	const senders, window = 4, 4096
 	b.Run("send", func(b *testing.B) {
 		th := thread.NewSystem().NewThread("t")
-		got := 0
+		var seen atomic.Int64
+		got := int64(0)
 		recv := func(any) { got++ }
 		for range senders {
 			go func() {
-				for range b.N {
+				free := int64(0)
+				for i := range int64(b.N) {
+					for senders*i >= free {
+						if free = seen.Load() + window; senders*i >= free {
+							runtime.Gosched()
+						}
+					}
 					th.Send(recv, th)
 				}
 			}()
 		}
-		for got < senders*b.N {
-			th.Poll(burst, 0)
+		for got < int64(senders*b.N) {
+			if th.Poll(burst, 0) == poller.Idle {
+				runtime.Gosched()
+			}
+			seen.Store(got)
 		}
 		b.ReportMetric(float64(senders*b.N)/b.Elapsed().Seconds()/1e6, "M/s")
 	})
 	b.Run("channel", func(b *testing.B) {
-		c := make(chan call, 4096)
+		c := make(chan call, window)
 		got := 0
 		recv := func(any) { got++ }
 		for range senders {

@@ -31,7 +31,8 @@ type ring struct {
 	next  atomic.Pointer[ring]
 	_     [64]byte
 	tail  atomic.Uint64
-	_     [56]byte
+	known atomic.Uint64 // a value that freed has had: spares the senders the receiver's cache line
+	_     [48]byte
 	freed atomic.Uint64 // the slots of all positions before this one plus the size are free
 	_     [56]byte
 	head  uint64 // the receiver's
@@ -43,16 +44,16 @@ func newRing(size int) *ring {
 	return &ring{slots: make([]slot, size), mask: uint64(size - 1)}
 }
 
-// push adds a message unless the ring is, or now becomes, closed.
+// push adds a message unless the ring is, or now becomes, closed. The one comparison finds a full ring, a closed one
+// and a tail older than known: each of them makes the difference huge.
 func (r *ring) push(fn Func, arg any) bool {
 	for {
 		pos := r.tail.Load()
-		if pos&closedAny != 0 {
-			return false
-		}
-		// freed may be newer than pos, then the difference is negative, and the exchange fails.
-		if int64(pos-r.freed.Load()) > int64(r.mask) {
-			r.tail.CompareAndSwap(pos, pos|closedFull)
+		if pos-r.known.Load() > r.mask {
+			if pos&closedAny != 0 {
+				return false
+			}
+			r.refresh(pos)
 			continue
 		}
 		if r.tail.CompareAndSwap(pos, pos+1) {
@@ -62,6 +63,17 @@ func (r *ring) push(fn Func, arg any) bool {
 			return true
 		}
 	}
+}
+
+// refresh learns how far the receiver got, and closes the ring when that does not help. A pos that is outdated is
+// seen to be so: freed may have passed it, and the exchange fails.
+func (r *ring) refresh(pos uint64) {
+	freed := r.freed.Load()
+	if pos-freed > r.mask && pos >= freed {
+		r.tail.CompareAndSwap(pos, pos|closedFull)
+		return
+	}
+	r.known.Store(freed)
 }
 
 // inbox is the queue of messages from other threads.
@@ -79,16 +91,13 @@ func (q *inbox) init() {
 
 // push reports false when the receiver has exited. Safe from any goroutine.
 func (q *inbox) push(fn Func, arg any) bool {
-	for {
-		r := q.in.Load()
-		if r.push(fn, arg) {
-			return true
-		}
+	for r := q.in.Load(); !r.push(fn, arg); r = q.in.Load() {
 		if r.tail.Load()&closedExit != 0 {
 			return false
 		}
 		q.grow(r)
 	}
+	return true
 }
 
 // grow chains a larger ring behind one that was closed because it was full.
