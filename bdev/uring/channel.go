@@ -20,18 +20,24 @@ var opcodes = [...]uint8{
 	iouring.OpRead, iouring.OpWrite, iouring.OpReadv, iouring.OpWritev, iouring.OpFsync, iouring.OpFallocate,
 }
 
+// enterMax is how many entries the kernel gets in one call. It starts none of them
+// before it has prepared all, so with many the device idles: 4 gave 10 to 25 % more
+// IOs than 32 at a depth of 32.
+const enterMax = 4
+
 // channel is one thread's ring. Each request in flight has at most one entry in
 // the ring, and the ring has an entry for every request: it is never full.
 type channel struct {
-	ring   *iouring.Ring
-	window hostfile.Window
-	fd     int32
-	poller *poller.Poller
-	watch  thread.FDWatch // nil: the host cannot watch, so the poller must be polled
-	event  int            // the eventfd, -1 without
-	awake  bool           // the poller runs
-	armed  bool           // the eventfd is signalled by completions
-	count  [8]byte        // read from the eventfd
+	ring    *iouring.Ring
+	window  hostfile.Window
+	fd      int32
+	poller  *poller.Poller
+	watch   thread.FDWatch // nil: the host cannot watch, so the poller must be polled
+	event   int            // the eventfd, -1 without
+	enabled bool
+	awake   bool    // the poller runs
+	armed   bool    // the eventfd is signalled by completions
+	count   [8]byte // read from the eventfd
 }
 
 func newChannel(f *hostfile.File, t *thread.Thread, o *Options) (*channel, error) {
@@ -44,10 +50,7 @@ func newChannel(f *hostfile.File, t *thread.Thread, o *Options) (*channel, error
 	if c.ring, err = iouring.New(uint32(o.Depth), mode); err != nil {
 		return nil, fmt.Errorf("uring channel: %w", err)
 	}
-	if err = c.ring.Enable(); err == nil {
-		err = c.watchEvents(t)
-	}
-	if err != nil {
+	if err = c.watchEvents(t); err != nil {
 		c.closeFDs()
 		return nil, fmt.Errorf("uring channel: %w", err)
 	}
@@ -123,7 +126,7 @@ func fillVector(e *iouring.SQE, call *hostfile.Call) {
 func pollChannel(arg any) poller.Result { return arg.(*channel).poll() }
 
 // poll takes what is complete, and gives the kernel everything that was
-// submitted since the last turn, in one call.
+// submitted since the last turn.
 func (c *channel) poll() poller.Result {
 	busy := false
 	if c.ring.Ready() == 0 && c.ring.TaskRunDue() {
@@ -134,8 +137,7 @@ func (c *channel) poll() poller.Result {
 		busy = true
 	}
 	if c.ring.Queued() > 0 {
-		_, err := c.ring.Submit()
-		c.check(err)
+		c.enter()
 		busy = true
 	}
 	switch {
@@ -170,6 +172,24 @@ func (c *channel) reap(n uint32) {
 	}
 	c.ring.Advance(n)
 	c.window.Pump()
+}
+
+// enter gives the kernel what is queued, a few entries at a time.
+func (c *channel) enter() {
+	if !c.enabled {
+		// An owned ring is tied to the OS thread that polls. NewChannel may have run
+		// on another one, before the thread was given to its host.
+		assert.That(c.ring.Enable() == nil, "uring: a new ring cannot be enabled")
+		c.enabled = true
+	}
+	for left := c.ring.Queued(); left > 0; {
+		n, err := c.ring.Submit(enterMax)
+		c.check(err)
+		if n == 0 {
+			return // the next turn tries again
+		}
+		left -= n
+	}
 }
 
 // check deals with the answer of the kernel to entering the ring. Entries that it

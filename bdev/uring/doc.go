@@ -1,8 +1,8 @@
 // Package uring is a bdev driver for files and block devices through io_uring.
 //
 // A channel has a ring of its own and belongs to its thread. Submit only puts an
-// entry into the ring; a poller enters the kernel once per turn for all of them,
-// and takes completions without system calls. The poller rests while nothing is
+// entry into the ring; a poller enters the kernel once per turn,
+// for all of them, and takes completions without system calls. The poller rests while nothing is
 // in flight. When the host of the thread watches file descriptors, the ring signals
 // an eventfd whenever the poller has found nothing to do, so that a reactor may
 // sleep with IO in flight; while the poller is busy the eventfd is muted.

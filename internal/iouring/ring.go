@@ -199,18 +199,21 @@ func (r *Ring) Next() *SQE {
 // Queued is the number of entries that the kernel has not taken yet.
 func (r *Ring) Queued() uint32 { return r.sqTail - atomic.LoadUint32(r.kSQHead) }
 
-// Submit gives all queued entries to the kernel in one system call, which may
-// block briefly (in block allocation, for example). It returns how many were taken:
-// fewer than Queued means that the rest wants another try. EINTR, EAGAIN and
-// EBUSY are passing states; EEXIST says that an Owned ring was entered from a
+// Submit gives up to most of the queued entries to the kernel in one system call,
+// which may block briefly (in block allocation, for example). It returns how many were
+// taken: fewer than there were means that the rest wants another try. EINTR, EAGAIN
+// and EBUSY are passing states; EEXIST says that an Owned ring was entered from a
 // foreign OS thread, and that nothing happened.
-func (r *Ring) Submit() (uint32, error) {
+//
+// Fewer are sometimes faster: the kernel gathers the entries of one call and hands
+// them to the device together at the end, which until then has nothing to do.
+func (r *Ring) Submit(most uint32) (uint32, error) {
 	atomic.StoreUint32(r.kSQTail, r.sqTail)
 	var flags uintptr
 	if r.owned || r.TaskRunDue() {
 		flags = enterGetEvents
 	}
-	n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(r.Queued()), 0, flags, 0, 0)
+	n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(min(most, r.Queued())), 0, flags, 0, 0)
 	if e != 0 {
 		return 0, e
 	}

@@ -52,7 +52,7 @@ func TestNopsWrapAroundTheRing(t *testing.T) {
 				e.Opcode, e.UserData = OpNop, next
 				next++
 			}
-			got, err := r.Submit()
+			got, err := r.Submit(EntriesMax)
 			require.NoError(t, err)
 			require.Equal(t, n, got)
 			require.NoError(t, r.Wait(n))
@@ -74,7 +74,7 @@ func TestFullRingHandsOutNothing(t *testing.T) {
 		require.NotNil(t, r.Next())
 	}
 	require.Nil(t, r.Next())
-	n, err := r.Submit()
+	n, err := r.Submit(EntriesMax)
 	require.NoError(t, err)
 	require.Equal(t, r.Entries(), n)
 	require.NotNil(t, r.Next())
@@ -91,7 +91,7 @@ func TestWriteThenReadAFile(t *testing.T) {
 		e := r.Next()
 		e.Opcode, e.FD, e.Off = op, int32(f.Fd()), 100
 		e.Addr, e.Len = uint64(uintptr(unsafe.Pointer(&buf[0]))), uint32(len(buf))
-		_, err := r.Submit()
+		_, err := r.Submit(EntriesMax)
 		require.NoError(t, err)
 		require.NoError(t, r.Wait(1))
 		res := r.At(0).Res
@@ -118,11 +118,11 @@ func TestOwnedRingRefusesAForeignThread(t *testing.T) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		_, err := r.Submit()
+		_, err := r.Submit(EntriesMax)
 		errc <- err
 	}()
 	require.ErrorIs(t, <-errc, unix.EEXIST)
-	n, err := r.Submit()
+	n, err := r.Submit(EntriesMax)
 	require.NoError(t, err)
 	require.EqualValues(t, 1, n)
 }
@@ -138,14 +138,14 @@ func TestEventFDIsSignalled(t *testing.T) {
 		defer unix.Close(fd)
 		require.NoError(t, r.RegisterEventFD(fd))
 		r.Next().Opcode = OpNop
-		_, err = r.Submit()
+		_, err = r.Submit(EntriesMax)
 		require.NoError(t, err)
 		var b [8]byte
 		_, err = unix.Read(fd, b[:])
 		require.NoError(t, err)
 		r.MuteEventFD(true)
 		r.Next().Opcode = OpNop
-		_, err = r.Submit()
+		_, err = r.Submit(EntriesMax)
 		require.NoError(t, err)
 		_, err = unix.Read(fd, b[:])
 		require.ErrorIs(t, err, unix.EAGAIN)
@@ -158,7 +158,7 @@ func TestNoAllocationPerEntry(t *testing.T) {
 	r := newRing(t, 4, Shared)
 	require.Zero(t, testing.AllocsPerRun(100, func() {
 		r.Next().Opcode = OpNop
-		_, _ = r.Submit()
+		_, _ = r.Submit(EntriesMax)
 		r.Advance(r.Ready())
 	}))
 }
@@ -177,7 +177,7 @@ func BenchmarkNop(b *testing.B) {
 				for j := 0; j < 32; j++ {
 					r.Next().Opcode = OpNop
 				}
-				_, _ = r.Submit()
+				_, _ = r.Submit(EntriesMax)
 				r.Advance(r.Ready())
 			}
 		})

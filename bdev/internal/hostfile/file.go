@@ -68,7 +68,7 @@ func (f *File) Info(name, product string) bdev.Info {
 		MaxTransfer: transferMax, MaxUnmap: fallocateMax, MaxWriteZeroes: fallocateMax,
 		MaxSegments: segmentsMax, BufAlign: f.bufAlign,
 		VolatileCache: true, FUA: true, ReadOnly: f.readOnly,
-		Ops: bdev.Ops(bdev.OpRead, bdev.OpFlush, bdev.OpReset),
+		Ops: bdev.Ops(bdev.OpRead, bdev.OpFlush),
 	}
 	if f.memory {
 		info.MaxTransfer, info.MaxUnmap, info.MaxWriteZeroes = memoryTransferMax, memoryFallocateMax, memoryFallocateMax

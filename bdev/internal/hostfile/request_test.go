@@ -179,14 +179,12 @@ func TestFifoKeepsOrderWhileItGrows(t *testing.T) {
 	for i := range ios {
 		q.push(&ios[i])
 		if i%3 == 0 {
-			require.Same(t, &ios[next], q.peek())
-			q.pop()
+			require.Same(t, &ios[next], q.pop())
 			next++
 		}
 	}
 	for ; q.n > 0; next++ {
-		require.Same(t, &ios[next], q.peek())
-		q.pop()
+		require.Same(t, &ios[next], q.pop())
 	}
 	require.Equal(t, len(ios), next)
 }

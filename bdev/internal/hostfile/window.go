@@ -50,9 +50,8 @@ func (w *Window) Idle() bool { return len(w.free) == len(w.reqs) && w.wait.n == 
 // Submit starts an IO, or queues it when the table is full. The queue is bounded
 // by the bdev layer's pool of IOs.
 func (w *Window) Submit(io *bdev.IO) {
-	if w.wait.n > 0 || len(w.free) == 0 || io.Op == bdev.OpReset {
+	if w.wait.n > 0 || len(w.free) == 0 {
 		w.wait.push(io)
-		w.Pump()
 		return
 	}
 	w.start(io)
@@ -98,24 +97,10 @@ func (w *Window) flushed(err error) error {
 	return err
 }
 
-// Pump starts queued IOs while there is room. A reset in the queue waits until
-// all that was submitted before it has ended, and holds up what came after it.
+// Pump starts queued IOs while there is room.
 func (w *Window) Pump() {
-	for w.wait.n > 0 {
-		io := w.wait.peek()
-		if io.Op == bdev.OpReset {
-			if w.InFlight() > 0 {
-				return
-			}
-			w.wait.pop()
-			io.Complete(nil)
-			continue
-		}
-		if len(w.free) == 0 {
-			return
-		}
-		w.wait.pop()
-		w.start(io)
+	for w.wait.n > 0 && len(w.free) > 0 {
+		w.start(w.wait.pop())
 	}
 }
 
@@ -138,10 +123,10 @@ func (q *fifo) push(io *bdev.IO) {
 	q.n++
 }
 
-func (q *fifo) peek() *bdev.IO { return q.buf[q.head] }
-
-func (q *fifo) pop() {
+func (q *fifo) pop() *bdev.IO {
+	io := q.buf[q.head]
 	q.buf[q.head] = nil
 	q.head = (q.head + 1) & (len(q.buf) - 1)
 	q.n--
+	return io
 }

@@ -1,0 +1,31 @@
+package aio
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/bdev/internal/filetest"
+)
+
+func open(path string, o filetest.Options) (bdev.Driver, error) {
+	d := DirectAuto
+	switch {
+	case o.Direct:
+		d = DirectOn
+	case o.Cache:
+		d = DirectOff
+	}
+	return New(path, Options{Size: o.Size, Create: o.Create, Direct: d, ReadOnly: o.ReadOnly, Depth: o.Depth})
+}
+
+func TestSuite(t *testing.T) { filetest.Run(t, open) }
+
+func TestOptionsOutOfRange(t *testing.T) {
+	for _, o := range []Options{{Depth: -1}, {Depth: DepthMax + 1}, {Workers: -1}, {Workers: WorkersMax + 1}} {
+		_, err := New(t.TempDir(), o)
+		require.ErrorIs(t, err, unix.EINVAL)
+	}
+}
