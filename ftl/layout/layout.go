@@ -86,6 +86,10 @@ const (
 	RegionChunks
 	RegionBands
 	NumRegions
+
+	// RegionL2PDir is the first of the four directories, which lie one after
+	// another: slot 0 copy A and B, slot 1 copy A and B.
+	RegionL2PDir = RegionL2PDir0A
 )
 
 type regionInfo struct {

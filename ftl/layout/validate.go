@@ -26,6 +26,11 @@ func (l *Layout) Validate() error {
 	if l.Regions[RegionNone] != (Region{}) {
 		return fmt.Errorf("%w: region none is not empty", ErrInvalid)
 	}
+	for t := RegionL2PDir0B; t <= RegionL2PDir1B; t++ {
+		if l.Region(t).Offset != l.Region(t-1).End() {
+			return fmt.Errorf("%w: the directories do not lie one after another", ErrInvalid)
+		}
+	}
 	return l.validateOverlap()
 }
 

@@ -1,0 +1,72 @@
+package md
+
+import (
+	"encoding/binary"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/google/uuid"
+)
+
+// A block is PayloadSize bytes of the owner's and a trailer:
+//
+//	[4080:4088)  XXH64 of the payload, combined with place and version
+//	[4088:4092)  version of the region's format
+//	[4092:4096)  mark
+//
+// Place is the FTL's UUID, the type of the primary's region and the index of
+// the block in it, so a block that lies in the wrong place is not whole. Both
+// copies of a block are the same.
+const (
+	PayloadSize = BlockSize - trailerSize
+
+	trailerSize = 16
+	offSum      = PayloadSize
+	offVersion  = PayloadSize + 8
+	offMark     = PayloadSize + 12
+
+	mark = 0x4b42444d // "MDBK"
+)
+
+var le = binary.LittleEndian
+
+// mix64 is the finisher of SplitMix64: a bijection that spreads every bit.
+func mix64(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func placeSeed(id uuid.UUID, region uint64) uint64 {
+	return mix64(le.Uint64(id[:8]) ^ mix64(le.Uint64(id[8:])^region))
+}
+
+func place(seed, index uint64, version uint32) uint64 {
+	return mix64(seed^mix64(index)) ^ mix64(uint64(version)<<32|mark)
+}
+
+// sealBlock writes the trailer of block index.
+func sealBlock(b []byte, seed, index uint64, version uint32) {
+	b = b[:BlockSize:BlockSize]
+	le.PutUint32(b[offVersion:], version)
+	le.PutUint32(b[offMark:], mark)
+	le.PutUint64(b[offSum:], xxhash.Sum64(b[:PayloadSize])^place(seed, index, version))
+}
+
+// checkBlock verifies block index and returns the version that it carries.
+func checkBlock(b []byte, seed, index uint64) (version uint32, ok bool) {
+	b = b[:BlockSize:BlockSize]
+	version = le.Uint32(b[offVersion:])
+	ok = le.Uint32(b[offMark:]) == mark &&
+		le.Uint64(b[offSum:]) == xxhash.Sum64(b[:PayloadSize])^place(seed, index, version)
+	return version, ok
+}
+
+func putVersion(vss []byte, version uint32) { le.PutUint64(vss, uint64(version)) }
+
+// stampVSS fills the metadata of blocks with the pattern of one.
+func stampVSS(vss, pattern []byte) {
+	for len(vss) > 0 {
+		vss = vss[copy(vss, pattern):]
+	}
+}

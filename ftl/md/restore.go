@@ -1,0 +1,211 @@
+package md
+
+import (
+	"fmt"
+
+	"goftl/bdev"
+	"goftl/internal/assert"
+)
+
+// Restore reads the object from its devices.
+//
+// The primary is read first. Of a region made of entries, those that cannot be
+// read, or are not whole, come from the mirror; of another region the whole
+// mirror is taken. The primary is then repaired from what the mirror gave, and
+// flushed, before any mirror is written (Rule 2). After a shutdown that was not
+// clean, the mirror is brought up to date last (M22), because a write between
+// the two copies may have been cut off.
+//
+// Entries that no copy has are zeroed and named by a *BadError; the others are
+// restored all the same. On any other error the content is undefined.
+func (o *Object) Restore(done DoneFunc, arg any) {
+	if o.begin(opRestore, done, arg) {
+		o.advance()
+	}
+}
+
+// Upgraded returns the number of blocks that Config.Upgrade changed in the last
+// Restore. If there are any, the object should be persisted.
+func (o *Object) Upgraded() uint64 { return o.bulk.upgrade }
+
+// advanceRestore is advance for a restore.
+func (o *Object) advanceRestore() {
+	b := &o.bulk
+	switch b.stage {
+	case stageStart:
+		b.bad = newBitmap(o.region.Blocks / o.unit())
+		b.whole = o.region.EntryBlocks == 0
+		b.stage = stageReadPrimary
+		o.run(&o.primary, bdev.OpRead, nil)
+	case stageReadPrimary:
+		o.primaryRead()
+	case stageReadMirror:
+		o.mirrorRead()
+	case stageRepairPrimary:
+		b.stage = stageFlushRepair
+		o.flush(&o.primary)
+	case stageFlushRepair:
+		o.syncMirror()
+	case stageSyncMirror:
+		b.stage = stageFlushSync
+		o.flush(&o.mirror)
+	case stageFlushSync:
+		o.endRestore()
+	default:
+		assert.That(false, "md: a restore has no such stage")
+	}
+}
+
+// primaryRead decides what the mirror is needed for.
+func (o *Object) primaryRead() {
+	b := &o.bulk
+	if !b.bad.any() {
+		o.flushBeforeSync()
+		return
+	}
+	if !o.mirrored {
+		o.endRestore()
+		return
+	}
+	o.log.Warn("metadata: primary not readable, the mirror is used", "region", o.name(), "err", b.first)
+	if b.whole {
+		for i := range o.region.Blocks {
+			b.bad.set(i)
+		}
+	}
+	b.repair = append(bitmap(nil), b.bad...)
+	clear(b.bad)
+	b.first = nil
+	b.stage = stageReadMirror
+	o.run(&o.mirror, bdev.OpRead, b.repair)
+}
+
+// mirrorRead has the primary rewritten from what the mirror gave.
+func (o *Object) mirrorRead() {
+	b := &o.bulk
+	for i, w := range b.bad {
+		b.repair[i] &^= w
+	}
+	if b.whole && b.bad.any() {
+		o.endRestore()
+		return
+	}
+	if !b.repair.any() || o.cfg.ReadOnly {
+		o.flushBeforeSync()
+		return
+	}
+	b.stage = stageRepairPrimary
+	o.run(&o.primary, bdev.OpWrite, b.repair)
+}
+
+// flushBeforeSync makes the primary durable before the mirror is touched (Rule
+// 1: after a kill, what was read may come from a volatile cache).
+func (o *Object) flushBeforeSync() {
+	if !o.mustSync() {
+		o.endRestore()
+		return
+	}
+	o.bulk.stage = stageFlushRepair
+	o.flush(&o.primary)
+}
+
+func (o *Object) mustSync() bool {
+	return o.mirrored && !o.cfg.ReadOnly && o.cfg.Clean != nil && !o.cfg.Clean()
+}
+
+// syncMirror writes every readable entry to the mirror.
+func (o *Object) syncMirror() {
+	b := &o.bulk
+	if !o.mustSync() {
+		o.endRestore()
+		return
+	}
+	var good bitmap
+	if b.bad.any() {
+		good = newBitmap(o.region.Blocks / o.unit())
+		for i := range o.region.Blocks / o.unit() {
+			if !b.bad.has(i) {
+				good.set(i)
+			}
+		}
+	}
+	b.stage = stageSyncMirror
+	o.run(&o.mirror, bdev.OpWrite, good)
+}
+
+func (o *Object) endRestore() {
+	b := &o.bulk
+	if !b.bad.any() {
+		o.end(nil)
+		return
+	}
+	bad := &BadError{Region: o.name(), First: b.first}
+	u := o.unit()
+	for i := range o.region.Blocks / u {
+		if !b.bad.has(i) {
+			continue
+		}
+		if bad.Count++; bad.Count <= MaxBadListed {
+			bad.Entries = append(bad.Entries, i)
+		}
+		clear(o.buf[i*u*BlockSize : (i+1)*u*BlockSize])
+		if v := u * uint64(o.cfg.VSS); v != 0 {
+			stampVSS(o.vss[i*v:(i+1)*v], o.stamp[:o.cfg.VSS])
+		}
+	}
+	o.end(bad)
+}
+
+// lost notes that blocks could not be read from a copy.
+func (o *Object) lost(at, n uint64, err error) {
+	b := &o.bulk
+	if b.first == nil {
+		b.first = fmt.Errorf("%s block %d: %w", b.x.a.name, at, err)
+	}
+	u := o.unit()
+	for i := at / u; i*u < at+n; i++ {
+		b.bad.set(i)
+	}
+}
+
+// checkRead verifies block at, just read from a.
+func (o *Object) checkRead(a *area, at uint64) error {
+	blk := o.buf[at*BlockSize : (at+1)*BlockSize]
+	err := o.checkContent(a, blk, at)
+	if err == nil && a.md {
+		v := uint64(o.cfg.VSS)
+		err = o.auditVSS(o.vss[at*v:])
+	}
+	return err
+}
+
+// checkContent verifies one block and brings it up to date if it is older than
+// the region.
+func (o *Object) checkContent(a *area, blk []byte, at uint64) error {
+	version, ok := checkBlock(blk, o.seed, at)
+	if !ok {
+		if s := a.t.Stats; s != nil {
+			s.CRC++
+		}
+		return ErrSum
+	}
+	if version == o.region.Version {
+		return nil
+	}
+	if version > o.region.Version || o.cfg.Upgrade == nil {
+		return fmt.Errorf("version %d, the region's is %d: %w", version, o.region.Version, ErrVersion)
+	}
+	if err := o.cfg.Upgrade(version, at, blk[:PayloadSize:PayloadSize]); err != nil {
+		return fmt.Errorf("upgrade from version %d: %w", version, err)
+	}
+	o.bulk.upgrade++
+	return nil
+}
+
+// auditVSS verifies the version in a block's VSS (M30).
+func (o *Object) auditVSS(vss []byte) error {
+	if got := le.Uint64(vss); got != uint64(o.region.Version) {
+		return fmt.Errorf("version %d in the block's metadata, the region's is %d: %w", got, o.region.Version, ErrVersion)
+	}
+	return nil
+}
