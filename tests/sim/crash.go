@@ -75,14 +75,8 @@ func (d *Disk) interrupt(how Survival) {
 		d.stats.Interrupted++
 		t := d.newTransfer()
 		lo, hi := uint64(0), q.count
-		switch {
-		case how == SurviveAll:
-		case d.r.IntN(3) == 0:
-			hi = 0
-		case d.r.IntN(2) == 0: // the beginning
-			hi = d.r.Uint64N(q.count + 1)
-		case d.r.IntN(2) == 0: // the end
-			lo = d.r.Uint64N(q.count + 1)
+		if how != SurviveAll {
+			lo, hi = d.part(q.count)
 		}
 		holes := how != SurviveAll && d.r.IntN(3) == 0
 		for i := lo; i < hi; i++ {
@@ -91,6 +85,19 @@ func (d *Disk) interrupt(how Survival) {
 			}
 		}
 	}
+}
+
+// part chooses which blocks of an interrupted write may arrive: none, the beginning, the end, all.
+func (d *Disk) part(count uint64) (lo, hi uint64) {
+	switch d.r.IntN(6) {
+	case 0, 1:
+		return 0, 0
+	case 2, 3:
+		return 0, d.r.Uint64N(count + 1)
+	case 4:
+		return d.r.Uint64N(count + 1), count
+	}
+	return 0, count
 }
 
 // settle chooses what the medium has of one block after a power loss.
@@ -116,6 +123,7 @@ func (d *Disk) settle(lba uint64, how Survival, cut, salt uint64, p float64) {
 	case SurviveSectors:
 		d.tear(lba, newest, p)
 		return
+	default: // SurviveNone
 	}
 	for v := newest; v != nil; v = v.prev {
 		if v == take {

@@ -80,6 +80,8 @@ type Disk struct {
 	inflight  []*request // in order of submission
 	ids       uint64
 
+	boundaries uint64
+
 	bad   map[uint64]badKind
 	stats DiskStats
 }
@@ -123,6 +125,10 @@ func (d *Disk) Stats() DiskStats { return d.stats }
 
 // InFlight is the number of IOs that were submitted and have not completed.
 func (d *Disk) InFlight() int { return len(d.inflight) }
+
+// Boundaries counts the moments between which a crash can make a difference: submission, arrival and completion of
+// every IO.
+func (d *Disk) Boundaries() uint64 { return d.boundaries }
 
 // Dirty is the number of blocks that a power loss may change now.
 func (d *Disk) Dirty() int { return len(d.dirty) }

@@ -75,6 +75,7 @@ func (c *diskChannel) Close() { assert.That(c.pending == 0, "sim: channel closed
 func (c *diskChannel) Submit(io *bdev.IO) {
 	d, w := c.v.d, c.v.w
 	d.ids++
+	d.boundaries++
 	if io.Op != bdev.OpFlush {
 		d.checkRange(io.LBA, io.Count)
 	}
@@ -116,6 +117,7 @@ func (c *diskChannel) check(q *request) {
 		}
 	case bdev.OpFlush:
 		q.cut = c.v.d.delivered
+	default: // nothing to look at
 	}
 }
 
@@ -143,6 +145,7 @@ func arrive(arg any) {
 	}
 	c := q.ch
 	d, w := c.v.d, c.v.w
+	d.boundaries++
 	switch q.op {
 	case bdev.OpRead:
 		if q.err = d.readFault(q.lba, q.count); q.err == nil {
@@ -150,12 +153,7 @@ func arrive(arg any) {
 		}
 	case bdev.OpFlush:
 		d.stats.Flushes++
-		if d.opt.Faults.Gone {
-			q.err = errGone
-		} else if d.r.Chance(d.opt.Faults.FlushEIO) {
-			q.err = errFlush
-			d.stats.FlushErrors++
-		} else {
+		if q.err = d.flushFault(); q.err == nil {
 			d.destage(q.cut)
 		}
 	default:
@@ -174,6 +172,7 @@ func deliver(arg any) {
 	if q.dead {
 		return
 	}
+	d.boundaries++
 	if i := slices.Index(d.inflight, q); i >= 0 {
 		d.inflight = slices.Delete(d.inflight, i, i+1)
 	}

@@ -94,6 +94,18 @@ func (d *Disk) writeFault(lba, count uint64) error {
 	return nil
 }
 
+// flushFault decides whether a flush fails.
+func (d *Disk) flushFault() error {
+	switch {
+	case d.opt.Faults.Gone:
+		return errGone
+	case d.r.Chance(d.opt.Faults.FlushEIO):
+		d.stats.FlushErrors++
+		return errFlush
+	}
+	return nil
+}
+
 func (d *Disk) anyBad(lba, count uint64, kind badKind) bool {
 	if len(d.bad) == 0 {
 		return false

@@ -31,11 +31,16 @@ type Case struct {
 	Seed  uint64
 	Rand  *Rand
 	Trace *Trace
+
+	Counters map[string]uint64 // what the run reached; summed up over all seeds
 }
+
+// Count adds to a counter.
+func (c *Case) Count(name string, n uint64) { c.Counters[name] += n }
 
 // NewCase returns the beginning of the run of a seed. The trace is also written to live, unless that is nil.
 func NewCase(seed uint64, live io.Writer) *Case {
-	return &Case{Seed: seed, Rand: NewRand(seed), Trace: NewTrace(live)}
+	return &Case{Seed: seed, Rand: NewRand(seed), Trace: NewTrace(live), Counters: make(map[string]uint64)}
 }
 
 // plan says which seeds to run: the flags' or the default.
@@ -54,43 +59,71 @@ func plan(count int) (first uint64, n int) {
 
 // ForEachSeed runs fn for every seed that the flags ask for, or for seeds 1 to count, on every core. A seed fails when
 // fn returns an error or panics; the report has the end of its trace and the command that replays it. scale divides
-// the number of seeds that -seeds asks for, for tests whose seeds are long.
-func ForEachSeed(t *testing.T, count, scale int, fn func(c *Case) error) {
+// the number of seeds that -seeds asks for, for tests whose seeds are long. It returns the sums of the counters.
+func ForEachSeed(t *testing.T, count, scale int, fn func(c *Case) error) map[string]uint64 {
 	t.Helper()
 	first, n := plan(count)
 	if *flagSeeds > 1 {
 		n = max(1, n/scale)
 	}
-	var next, failures atomic.Int64
-	var wg sync.WaitGroup
 	workers := min(runtime.GOMAXPROCS(0), n)
-	if *flagTrace {
+	if *flagTrace || inChild() {
 		workers = 1
 	}
+	s := &sweep{t: t, first: first, n: int64(n), fn: fn, counters: make(map[string]uint64)}
 	start := time.Now()
 	for range workers {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
-			for failures.Load() < maxFailures {
-				i := next.Add(1) - 1
-				if i >= int64(n) {
-					return
-				}
-				if !runSeed(t, first+uint64(i), fn) {
-					failures.Add(1)
-				}
-			}
-		}()
+		s.wg.Add(1)
+		go s.work()
 	}
-	wg.Wait()
-	took := time.Since(start)
-	t.Logf("%d seeds from %d in %v (%.0f a second)", min(next.Load(), int64(n)), first, took.Round(time.Millisecond),
-		float64(min(next.Load(), int64(n)))/took.Seconds())
+	s.wg.Wait()
+	s.report(start)
+	return s.counters
+}
+
+// sweep is one call of ForEachSeed.
+type sweep struct {
+	t        *testing.T
+	first    uint64
+	n        int64
+	fn       func(c *Case) error
+	next     atomic.Int64
+	failures atomic.Int64
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	counters map[string]uint64
+}
+
+func (s *sweep) work() {
+	defer s.wg.Done()
+	for s.failures.Load() < maxFailures {
+		i := s.next.Add(1) - 1
+		if i >= s.n {
+			return
+		}
+		c, ok := runSeed(s.t, s.first+uint64(i), s.fn)
+		if !ok {
+			s.failures.Add(1)
+		}
+		s.add(c.Counters)
+	}
+}
+
+func (s *sweep) add(counters map[string]uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, v := range counters {
+		s.counters[k] += v
+	}
+}
+
+func (s *sweep) report(start time.Time) {
+	n, took := min(s.next.Load(), s.n), time.Since(start)
+	s.t.Logf("%d seeds from %d in %v (%.0f a second)", n, s.first, took.Round(time.Millisecond), float64(n)/took.Seconds())
 }
 
 // runSeed runs one seed and reports whether it passed.
-func runSeed(t *testing.T, seed uint64, fn func(c *Case) error) bool {
+func runSeed(t *testing.T, seed uint64, fn func(c *Case) error) (*Case, bool) {
 	var live io.Writer
 	if *flagTrace {
 		live = os.Stdout
@@ -98,13 +131,13 @@ func runSeed(t *testing.T, seed uint64, fn func(c *Case) error) bool {
 	c := NewCase(seed, live)
 	err := guarded(c, fn)
 	if err == nil {
-		return true
+		return c, true
 	}
 	var b bytes.Buffer
 	c.Trace.Tail(&b, tailLines)
 	t.Errorf("seed %d: %v\ntrace:\n%s\nreplay: go test %s -run '^%s$' -seed %d",
 		seed, err, b.String(), callerPackage(), strings.ReplaceAll(t.Name(), "/", "$/^"), seed)
-	return false
+	return c, false
 }
 
 // guarded runs fn and turns a panic, such as that of an assertion, into an error.

@@ -59,7 +59,6 @@ type playThread struct {
 	pollers []*playPoller
 	chans   []*playChannel
 	busy    int // things that keep the thread from exiting: walks, unregisters
-	exiting bool
 }
 
 type threadPlay struct {

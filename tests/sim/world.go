@@ -14,6 +14,9 @@ var (
 	ErrSteps = errors.New("too many steps")
 )
 
+// Forever is a limit that is never reached.
+const Forever = ^uint64(0)
+
 // WorldOptions shape the scheduler.
 type WorldOptions struct {
 	Start int64 // virtual time of the beginning, ns
@@ -197,7 +200,11 @@ func (w *World) leap() bool {
 
 // Run steps until cond holds. It fails with ErrQuiet when nothing is left to run and with ErrSteps after limit steps.
 func (w *World) Run(limit uint64, cond func() bool) error {
-	for end := w.steps + limit; !cond(); {
+	end := Forever
+	if limit < Forever-w.steps {
+		end = w.steps + limit
+	}
+	for !cond() {
 		if w.steps >= end {
 			return fmt.Errorf("%w: %d, at %d ns", ErrSteps, limit, w.now)
 		}

@@ -116,6 +116,9 @@ func (m *Model) Flushed(acks uint64) { m.durable = max(m.durable, acks) }
 // Durable is the number of acknowledgements that survive a power loss of a device that keeps a log.
 func (m *Model) Durable() uint64 { return max(m.durable, m.logged) }
 
+// Known says whether a block was ever written or trimmed.
+func (m *Model) Known(lba uint64) bool { return m.blocks[lba] != nil }
+
 // Touched returns the blocks that were ever written or trimmed, in order.
 func (m *Model) Touched() []uint64 {
 	list := make([]uint64, 0, len(m.blocks))

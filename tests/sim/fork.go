@@ -1,0 +1,94 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// childEnv names the file to which a child of ForEachSeedForked writes its counters.
+const childEnv = "GOFTL_SIM_CHILD"
+
+func inChild() bool { return os.Getenv(childEnv) != "" }
+
+// ForEachSeedForked is ForEachSeed in processes of batch seeds each. A simulated process that is killed leaves its
+// memory outside the Go heap behind; here that lasts only as long as a batch, and an access to memory that was given
+// back cannot take the other seeds with it.
+func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) error) map[string]uint64 {
+	t.Helper()
+	if path := os.Getenv(childEnv); path != "" || *flagTrace {
+		counters := ForEachSeed(t, count, 1, fn)
+		writeCounters(t, path, counters)
+		return counters
+	}
+	first, n := plan(count)
+	if *flagSeeds > 1 {
+		n = max(1, n/scale)
+	}
+	s := &sweep{t: t, first: first, n: int64(n), counters: make(map[string]uint64)}
+	start := time.Now()
+	batch = min(batch, max(1, n/runtime.GOMAXPROCS(0)))
+	for range min(runtime.GOMAXPROCS(0), n) {
+		s.wg.Add(1)
+		go s.workForked(batch)
+	}
+	s.wg.Wait()
+	s.report(start)
+	return s.counters
+}
+
+func (s *sweep) workForked(batch int) {
+	defer s.wg.Done()
+	for s.failures.Load() < maxFailures {
+		i := s.next.Add(int64(batch)) - int64(batch)
+		if i >= s.n {
+			return
+		}
+		if !s.child(i, min(int64(batch), s.n-i)) {
+			s.failures.Add(1)
+		}
+	}
+}
+
+// child runs seeds i to i+n-1 in a process of its own.
+func (s *sweep) child(i, n int64) bool {
+	file := filepath.Join(s.t.TempDir(), fmt.Sprintf("counters-%d", i))
+	args := []string{"-test.run=^" + s.t.Name() + "$", fmt.Sprintf("-seed=%d", s.first+uint64(i)), fmt.Sprintf("-seeds=%d", n)}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Env = append(os.Environ(), childEnv+"="+file)
+	out, err := cmd.CombinedOutput()
+	if text, readErr := os.ReadFile(file); readErr == nil {
+		counters := make(map[string]uint64)
+		if json.Unmarshal(text, &counters) == nil {
+			s.add(counters)
+		}
+	}
+	if err != nil {
+		s.t.Errorf("seeds %d to %d: %v\n%s", s.first+uint64(i), s.first+uint64(i+n-1), err, tail(out, 60_000))
+		return false
+	}
+	return true
+}
+
+func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+func writeCounters(t *testing.T, path string, counters map[string]uint64) {
+	if path == "" {
+		return
+	}
+	text, err := json.Marshal(counters)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		t.Errorf("counters: %v", err)
+	}
+}

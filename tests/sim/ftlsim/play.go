@@ -1,0 +1,412 @@
+package ftlsim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"goftl/bdev"
+	"goftl/tests/sim"
+	"goftl/tests/sim/model"
+)
+
+// Step limits: a phase that needs more has stopped making progress.
+const (
+	stepsStart = 20_000_000
+	stepsLoad  = 20_000_000
+)
+
+// Play is one run: a device through its lives.
+type Play struct {
+	Counters map[string]uint64
+
+	c       *sim.Case
+	t       Target
+	plan    *Plan
+	cache   *sim.Disk
+	base    *sim.Disk
+	m       *model.Model
+	point   *model.Point // what the crashes since the last verification left; nil: none
+	created bool
+	life    *life
+	dev     Device
+	open    int // user requests under way
+	fail    error
+	shmDir  string
+}
+
+// life is one process.
+type life struct {
+	w    *sim.World
+	boot *Boot
+}
+
+// errCrash says that a phase ended because its time was up.
+var errCrash = errors.New("crash")
+
+// NewPlay prepares the run of a seed. shmDir is an empty folder for shared memory.
+func NewPlay(c *sim.Case, t Target, shmDir string) *Play {
+	p := &Play{c: c, t: t, plan: NewPlan(c.Rand), m: model.NewModel(), Counters: make(map[string]uint64), shmDir: shmDir}
+	p.cache = sim.NewDisk(c.Rand, c.Trace, p.plan.Cache)
+	p.base = sim.NewDisk(c.Rand, c.Trace, p.plan.Base)
+	return p
+}
+
+// Plan returns what was drawn.
+func (p *Play) Plan() *Plan { return p.plan }
+
+func (p *Play) count(name string, n uint64) { p.Counters[name] += n }
+
+// Run lives all lives.
+func (p *Play) Run() error {
+	err := p.run()
+	if err == nil {
+		err = p.fail
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nplan: %v", err, p.plan)
+	}
+	return nil
+}
+
+func (p *Play) run() error {
+	for range p.plan.Lives {
+		if err := p.oneLife(true); err != nil {
+			return err
+		}
+	}
+	// The last two lives have no faults and no crash: everything must come good, and stay.
+	p.cache.Mend()
+	p.base.Mend()
+	p.plan.Faults = FaultsNone
+	for range 2 {
+		if err := p.oneLife(false); err != nil {
+			return err
+		}
+	}
+	p.tally()
+	return nil
+}
+
+// oneLife boots, starts, verifies, works and ends. Every phase may be cut short by a crash.
+func (p *Play) oneLife(crashes bool) error {
+	if err := p.boot(); err != nil {
+		return err
+	}
+	r := p.c.Rand
+	fuse := sim.Forever
+	if crashes && r.IntN(3) == 0 {
+		fuse = uint64(r.Skewed(600))
+	}
+	err := p.start(fuse)
+	if err == nil {
+		err = p.verify(sim.Forever)
+	}
+	if err == nil {
+		fuse = sim.Forever
+		if crashes && r.IntN(4) != 0 {
+			fuse = uint64(r.Skewed(20_000))
+		}
+		err = p.work(fuse)
+	}
+	if err == nil {
+		fuse = sim.Forever
+		if crashes && r.IntN(3) == 0 {
+			fuse = uint64(r.Skewed(300))
+		}
+		err = p.stop(fuse, crashes)
+	}
+	if errors.Is(err, errCrash) {
+		p.crash()
+		return nil
+	}
+	return err
+}
+
+// boot begins a life.
+func (p *Play) boot() error {
+	w := sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
+	if p.life != nil {
+		p.plan.World.Start = p.life.w.Now() + 1e6
+		w = sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
+	}
+	b := &Boot{World: w, Plan: p.plan, Cache: p.plan.Cache.Name, Base: p.plan.Base.Name}
+	if p.life != nil {
+		b.Life = p.life.boot.Life + 1
+	}
+	if p.plan.Shm {
+		b.ShmDir = p.shmDir
+	}
+	b.Manager = bdev.NewManager(w.System(), nil)
+	b.Thread = w.System().NewThread("core")
+	for _, d := range []*sim.Disk{p.cache, p.base} {
+		if _, err := b.Manager.Register(sim.Attach(w, d)); err != nil {
+			return err
+		}
+		p.plan.faults(p.c.Rand, d)
+	}
+	p.life = &life{w: w, boot: b}
+	p.dev = nil
+	p.open = 0
+	p.count("lives", 1)
+	w.Note("process", "boot", uint64(b.Life), 0, 0, nil)
+	return nil
+}
+
+// phase steps until cond holds, or the fuse, counted in IO boundaries of the two disks, has burnt down.
+func (p *Play) phase(what string, steps, fuse uint64, cond func() bool) error {
+	end := sim.Forever
+	if fuse != sim.Forever {
+		end = p.boundaries() + fuse
+	}
+	err := p.life.w.Run(steps, func() bool { return p.fail != nil || cond() || p.boundaries() >= end })
+	switch {
+	case p.fail != nil:
+		return p.fail
+	case err != nil:
+		return fmt.Errorf("%s makes no progress (%d requests open, %v, %v): %w", what, p.open, p.cache, p.base, err)
+	case p.boundaries() >= end:
+		p.count("crash in "+what, 1)
+		return errCrash
+	}
+	return nil
+}
+
+func (p *Play) boundaries() uint64 { return p.cache.Boundaries() + p.base.Boundaries() }
+
+// start creates or loads the device.
+func (p *Play) start(fuse uint64) error {
+	create := !p.created
+	done := false
+	var failed error
+	t := p.life.boot.Thread
+	t.Send(func(any) {
+		p.t.Start(p.life.boot, create, func(d Device, err error) {
+			if done {
+				p.failf("start completed twice")
+			}
+			done, failed, p.dev = true, err, d
+		})
+	}, nil)
+	what := "recovery"
+	if create {
+		what = "create"
+	}
+	before := p.life.w.Now()
+	if err := p.phase(what, stepsStart, fuse, func() bool { return done }); err != nil {
+		return err
+	}
+	p.life.w.Note("process", what+" done", 0, 0, uint64(p.life.w.Now()-before), failed)
+	if failed != nil {
+		if p.plan.Faults == FaultsTransient {
+			// A start may fail over device errors; the next, without them, may not.
+			p.count("starts failed by faults", 1)
+			p.cache.Mend()
+			p.base.Mend()
+			return errCrash
+		}
+		return fmt.Errorf("%s: %w", what, failed)
+	}
+	p.created = true
+	p.count(what, 1)
+	p.dev.Counters(p.count)
+	return nil
+}
+
+// verify reads the whole device and compares it with what the model allows.
+func (p *Play) verify(fuse uint64) error {
+	v := &verifier{p: p, found: make(map[uint64]uint64), left: p.dev.Blocks(), acks: p.m.ReadBegins()}
+	p.life.boot.Thread.Send(func(any) { v.fill() }, nil)
+	if err := p.phase("verification", stepsLoad, fuse, v.finished); err != nil {
+		return err
+	}
+	p.m.ReadEnds(v.acks)
+	if p.point == nil {
+		for lba, id := range v.found {
+			if err := p.m.CheckRead(lba, id, p.m.Acks()); err != nil {
+				return fmt.Errorf("in a quiet moment: %w", err)
+			}
+		}
+		return nil
+	}
+	for lba, id := range v.found {
+		if id != 0 && !p.m.Known(lba) {
+			return fmt.Errorf("block %d was never written and has the content of op %d", lba, id)
+		}
+	}
+	if err := p.m.Recovered(*p.point, v.found, p.plan.Faults == FaultsTransient); err != nil {
+		return fmt.Errorf("after recovery: %w", err)
+	}
+	p.point = nil
+	p.count("recoveries verified", 1)
+	return nil
+}
+
+// work runs phases of load, with rests between them.
+func (p *Play) work(fuse uint64) error {
+	r := p.c.Rand
+	end := sim.Forever
+	if fuse != sim.Forever {
+		end = p.boundaries() + fuse
+	}
+	rest := func() uint64 {
+		if end == sim.Forever {
+			return sim.Forever
+		}
+		return end - min(end, p.boundaries())
+	}
+	for range 1 + r.IntN(4) {
+		l := p.newLoad()
+		p.life.boot.Thread.Send(runLoad, l)
+		if err := p.phase("work", stepsLoad, rest(), func() bool { return l.left == 0 && l.out == 0 }); err != nil {
+			return err
+		}
+		switch r.IntN(6) {
+		case 0:
+			until := p.life.w.Now() + r.Range(1e5, 2e9)
+			p.life.w.After(until-p.life.w.Now(), func(any) {}, nil)
+			if err := p.phase("rest", stepsLoad, rest(), func() bool { return p.life.w.Now() >= until }); err != nil {
+				return err
+			}
+		case 1:
+			if err := p.verify(rest()); err != nil {
+				return err
+			}
+		}
+	}
+	if end != sim.Forever {
+		return errCrash
+	}
+	return p.settle()
+}
+
+// settle waits until the device has nothing more to do and checks that it then leaves the disks alone.
+func (p *Play) settle() error {
+	if err := p.phase("settling", stepsLoad, sim.Forever, func() bool { return p.dev.Idle() && p.cache.InFlight()+p.base.InFlight() == 0 }); err != nil {
+		return err
+	}
+	// Housekeeping that waits for a pause may begin now; but it must end.
+	rest := func(ns int64) { p.life.w.After(ns, func(any) {}, nil); p.life.w.RunFor(ns) }
+	rest(60e9)
+	before := p.boundaries()
+	rest(60e9)
+	if n := p.boundaries() - before; n != 0 && p.fail == nil {
+		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
+	}
+	return p.fail
+}
+
+// stop ends the life in order; then the power may fail, or not.
+func (p *Play) stop(fuse uint64, crashes bool) error {
+	r := p.c.Rand
+	fast := r.IntN(3) == 0
+	done := false
+	var failed error
+	p.life.boot.Thread.Send(func(any) {
+		p.dev.Stop(fast, func(err error) { done, failed = true, err })
+	}, nil)
+	if err := p.phase("stop", stepsStart, fuse, func() bool { return done }); err != nil {
+		return err
+	}
+	p.life.w.Note("process", "stopped", 0, 0, 0, failed)
+	if failed != nil && p.plan.Faults != FaultsTransient {
+		return fmt.Errorf("stop: %w", failed)
+	}
+	if failed == nil {
+		if err := p.leaks(); err != nil {
+			return err
+		}
+	}
+	if fast || failed != nil {
+		p.count("fast stops", 1)
+	} else {
+		p.count("clean stops", 1)
+		p.m.Flushed(p.m.Acks())
+	}
+	if crashes && r.IntN(2) == 0 {
+		p.crash()
+		return nil
+	}
+	p.kill()
+	return nil
+}
+
+// leaks checks that a stopped device holds nothing: the bdevs can go, and the thread can exit.
+func (p *Play) leaks() error {
+	b := p.life.boot
+	gone := 0
+	b.Thread.Send(func(any) {
+		for _, d := range b.Manager.All() {
+			d.Unregister(b.Thread, func(_ any, err error) {
+				if err != nil {
+					p.failf("unregister: %w", err)
+				}
+				gone++
+			}, nil)
+		}
+	}, nil)
+	if err := p.phase("unregister after stop", 1e6, sim.Forever, func() bool { return gone == 2 }); err != nil {
+		return err
+	}
+	b.Thread.Send(func(any) { b.Thread.Exit() }, nil)
+	if err := p.phase("exit after stop", 1e6, sim.Forever, b.Thread.Exited); err != nil {
+		return err
+	}
+	return b.Thread.ExitErr()
+}
+
+// crash ends the life without asking.
+func (p *Play) crash() {
+	if p.c.Rand.IntN(3) == 0 {
+		p.kill()
+		return
+	}
+	at := p.life.w.Now()
+	p.cache.PowerLoss(at, sim.SurviveAny)
+	p.base.PowerLoss(at, sim.SurviveAny)
+	p.wipeShm()
+	p.count("power losses", 1)
+	p.weaken(p.m.PowerLost())
+}
+
+// kill ends the process; devices, their caches and shared memory live on.
+func (p *Play) kill() {
+	at := p.life.w.Now()
+	p.cache.Kill(at)
+	p.base.Kill(at)
+	p.count("kills", 1)
+	p.weaken(p.m.Killed())
+}
+
+func (p *Play) weaken(q model.Point) {
+	if p.point != nil {
+		q = q.Weaker(*p.point)
+	}
+	p.point = &q
+}
+
+func (p *Play) wipeShm() {
+	entries, err := os.ReadDir(p.shmDir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(p.shmDir + "/" + e.Name()); err != nil {
+			p.failf("shared memory: %w", err)
+		}
+	}
+}
+
+// tally adds up what the disks saw.
+func (p *Play) tally() {
+	for _, d := range []*sim.Disk{p.cache, p.base} {
+		s := d.Stats()
+		p.count("disk IOs", s.Reads+s.Writes+s.Flushes+s.Unmaps)
+		p.count("unflushed versions lost", s.Lost)
+		p.count("unflushed versions kept", s.Kept)
+		p.count("blocks torn", s.Torn)
+		p.count("writes interrupted", s.Interrupted)
+		p.count("refused for memory", s.NoMem)
+		p.count("injected errors", s.ReadErrors+s.WriteErrors+s.FlushErrors+s.NoSpace)
+	}
+}

@@ -1,0 +1,67 @@
+package ftlsim
+
+import (
+	"goftl/bdev"
+	"goftl/tests/sim"
+	"goftl/thread"
+)
+
+// OpKind is what a Request asks for.
+type OpKind uint8
+
+// The kinds.
+const (
+	Read OpKind = iota
+	Write
+	Trim
+	Flush
+)
+
+var kindNames = [...]string{"read", "write", "trim", "flush"}
+
+// String names the kind.
+func (k OpKind) String() string { return kindNames[k] }
+
+// Request is one operation on a Device. It may be used again once it is done.
+type Request struct {
+	Kind       OpKind
+	FUA        bool
+	LBA, Count uint64
+	Bufs       [][]byte
+	Done       func(r *Request)
+	Err        error
+
+	play   any // the player's own
+	native any // the target's own
+}
+
+// Device is what is tested. Its methods are called on the core thread, its callbacks come there.
+type Device interface {
+	Blocks() uint64
+	Submit(r *Request)
+	Stop(fast bool, done func(err error))
+	// Idle says whether nothing is under way or waiting, in the background either.
+	Idle() bool
+	// ReadOnly says whether the device has given up writing, which only faults may make it do.
+	ReadOnly() bool
+	// Counters adds what the target wants to report to the counters of the run.
+	Counters(add func(name string, n uint64))
+}
+
+// Boot is what a device is started on: one life of the process.
+type Boot struct {
+	World   *sim.World
+	Manager *bdev.Manager
+	Thread  *thread.Thread
+	Plan    *Plan
+	Cache   string // names of the bdevs
+	Base    string
+	ShmDir  string // "" without shared memory
+	Life    int
+}
+
+// Target builds devices.
+type Target interface {
+	// Start creates or loads a device; it is called on the thread of b, and so is done.
+	Start(b *Boot, create bool, done func(d Device, err error))
+}

@@ -1,0 +1,70 @@
+package ftlsim
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/tests/sim/model"
+)
+
+// verifyDepth is how many reads of a verification are under way.
+const verifyDepth = 8
+
+// verifier reads the whole device.
+type verifier struct {
+	p     *Play
+	found map[uint64]uint64
+	next  uint64
+	left  uint64 // blocks
+	out   int
+	acks  uint64
+	free  []*Request
+}
+
+func (v *verifier) finished() bool { return v.left == 0 && v.out == 0 }
+
+func (v *verifier) fill() {
+	for v.left > 0 && v.out < verifyDepth {
+		n := min(v.left, uint64(v.p.c.Rand.Skewed(128)))
+		q := v.request()
+		q.LBA, q.Count = v.next, n
+		q.Bufs[0] = q.Bufs[0][:n*model.BlockSize]
+		v.next += n
+		v.left -= n
+		v.out++
+		v.p.dev.Submit(q)
+	}
+}
+
+func (v *verifier) request() *Request {
+	if n := len(v.free); n > 0 {
+		q := v.free[n-1]
+		v.free = v.free[:n-1]
+		return q
+	}
+	return &Request{Kind: Read, Bufs: [][]byte{make([]byte, 128*model.BlockSize)}, Done: verified, play: v}
+}
+
+func verified(q *Request) {
+	v := q.play.(*verifier)
+	v.out--
+	p := v.p
+	switch {
+	case q.Err == nil:
+		for i := range q.Count {
+			id, err := model.Identify(q.Bufs[0][i*model.BlockSize:(i+1)*model.BlockSize], q.LBA+i)
+			if err != nil {
+				p.failf("verification: %w", err)
+				break
+			}
+			v.found[q.LBA+i] = id
+		}
+	case p.plan.Faults == FaultsTransient && errors.Is(q.Err, unix.EIO):
+		p.count("blocks not read in verification", q.Count)
+	default:
+		p.failf("verification: read [%d +%d]: %w", q.LBA, q.Count, q.Err)
+	}
+	v.free = append(v.free, q)
+	v.fill()
+}
