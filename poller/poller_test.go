@@ -232,13 +232,12 @@ func TestRandomOperationsAgainstAModel(t *testing.T) {
 		rng := rand.New(rand.NewSource(seed))
 		var s poller.Set
 		type model struct {
-			p       *poller.Poller
-			paused  bool
-			gone    bool
-			ran     int
-			calls   uint64
-			lastNow int64
-			period  time.Duration
+			p      *poller.Poller
+			paused bool
+			gone   bool
+			ran    int
+			calls  uint64
+			period time.Duration
 		}
 		var all []*model
 		now := int64(1)

@@ -24,7 +24,7 @@ func TestDriveRunsMessagesTimersAndEvents(t *testing.T) {
 
 	efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 	require.NoError(t, err)
-	defer unix.Close(efd)
+	defer func() { _ = unix.Close(efd) }()
 	var buf [8]byte
 	events := 0
 	w, err := th.WatchFD(efd, unix.EPOLLIN, func(_ any, ev uint32) {

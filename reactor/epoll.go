@@ -80,7 +80,7 @@ func (p *epoll) close() {
 func (p *epoll) ring() {
 	for {
 		_, err := unix.Write(p.bellFD, p.one[:])
-		if err != unix.EINTR { //nolint:errorlint // a bare errno
+		if err != unix.EINTR {
 			return // the counter cannot overflow: each sleep is rung at most once
 		}
 	}

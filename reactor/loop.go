@@ -32,7 +32,7 @@ func (r *Reactor) turn() {
 		r.lastStart = start
 		r.idleTurns = 0
 		r.spinUntil = start + int64(r.opts.Spin)
-		r.nap = napMin
+		r.nap = napFirst
 		r.share()
 		return
 	}
@@ -102,17 +102,17 @@ func (r *Reactor) sleepForWork() {
 	}
 	r.stats.naps++
 	r.sleep(min(left, r.nap))
-	r.nap = min(2*r.nap, napMax)
+	r.nap = min(2*r.nap, napLongest)
 }
 
 func (r *Reactor) nextTimer() (int64, bool) {
-	first, any := int64(math.MaxInt64), false
+	first, found := int64(math.MaxInt64), false
 	for _, s := range r.seats {
 		if at, ok := s.thread.NextTimer(); ok && at < first {
-			first, any = at, true
+			first, found = at, true
 		}
 	}
-	return first, any
+	return first, found
 }
 
 // mustPoll reports whether a thread has a poller that no event announces.
@@ -172,7 +172,7 @@ func (r *Reactor) sleep(d time.Duration) {
 	r.now = Now()
 	if r.dispatch(n) {
 		r.spinUntil = r.now + int64(r.opts.Spin)
-		r.nap = napMin
+		r.nap = napFirst
 	}
 }
 
@@ -190,7 +190,7 @@ func (r *Reactor) hasMessages() bool {
 
 // dispatch delivers the first n events collected and reports whether a thread got one.
 func (r *Reactor) dispatch(n int) bool {
-	any := false
+	delivered := false
 	for i := range n {
 		w, events := r.poll.event(i)
 		if w == nil {
@@ -200,7 +200,7 @@ func (r *Reactor) dispatch(n int) bool {
 			r.waking -= r.poll.unring()
 			continue
 		}
-		any = true
+		delivered = true
 		r.stats.events++
 		w.seat.thread.Event(w.fn, w.arg, events, r.now)
 		if len(r.seats) > 1 {
@@ -208,7 +208,7 @@ func (r *Reactor) dispatch(n int) bool {
 			w.seat.thread.Ended(r.now)
 		}
 	}
-	return any
+	return delivered
 }
 
 func (r *Reactor) publish() {

@@ -56,8 +56,8 @@ const (
 	// ShareNap is explained at ShareEvery.
 	ShareNap = 50 * time.Microsecond
 
-	napMin = 50 * time.Microsecond // first nap beside pollers that must be polled
-	napMax = 2 * time.Millisecond  // longest such nap
+	napFirst   = 50 * time.Microsecond // first nap beside pollers that must be polled
+	napLongest = 2 * time.Millisecond  // longest such nap
 
 	collectEvery = 16 // turns between two looks at the file descriptors of a reactor that does not sleep
 	clockEvery   = 16 // idle turns between two looks at the clock

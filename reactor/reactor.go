@@ -87,7 +87,7 @@ func New(o Options) (*Reactor, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("reactor: %w", err)
 	}
-	r := &Reactor{opts: o, done: make(chan struct{}), nap: napMin, longest: math.MaxInt64}
+	r := &Reactor{opts: o, done: make(chan struct{}), nap: napFirst, longest: math.MaxInt64}
 	r.threads.Store(&[]*thread.Thread{})
 	if err := r.poll.open(); err != nil {
 		return nil, fmt.Errorf("reactor %q: %w", o.Name, err)

@@ -45,7 +45,7 @@ func TestEveryModeRunsMessagesTimersAndEvents(t *testing.T) {
 			var ticks, events atomic.Int32
 			efd, err := unix.Eventfd(0, unix.EFD_NONBLOCK)
 			require.NoError(t, err)
-			defer unix.Close(efd)
+			defer func() { _ = unix.Close(efd) }()
 			var watch thread.FDWatch
 			ping(t, th, func() {
 				th.RegisterPoller("tick", func(any) poller.Result { ticks.Add(1); return poller.Idle }, nil, time.Millisecond)
@@ -149,7 +149,7 @@ func TestStoppedReactorLeavesItsThreadsToOthers(t *testing.T) {
 	a.Add(th)
 	var events int
 	efd, _ := unix.Eventfd(1, unix.EFD_NONBLOCK)
-	defer unix.Close(efd)
+	defer func() { _ = unix.Close(efd) }()
 	ping(t, th, func() {
 		_, err := th.WatchFD(efd, unix.EPOLLIN, func(any, uint32) { events++ }, nil)
 		require.NoError(t, err)
