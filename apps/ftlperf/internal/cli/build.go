@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"os"
 	"strconv"
@@ -68,7 +69,9 @@ func (f *flags) workload(set *pflag.FlagSet, c *run.Config) error {
 	if s.Distribution, err = gen.ParseDistribution(f.distribution); err != nil {
 		return err
 	}
-	s.Once = mode.Random && !f.noRandomMap && s.Distribution.Kind == gen.Uniform
+	// A verified mix with a random map would read only what it never writes.
+	mixedVerify := f.verifies() && mode.Dirs[job.Read] && mode.Dirs[job.Write]
+	s.Once = mode.Random && !f.noRandomMap && s.Distribution.Kind == gen.Uniform && !mixedVerify
 	switch f.continueOnError {
 	case "all", "io", "1", "true":
 		s.ContinueOnError = true
@@ -176,7 +179,7 @@ func (f *flags) crash(c *run.Config) error {
 
 func (f *flags) verification(_ *pflag.FlagSet, c *run.Config) error {
 	c.VerifyState, c.VerifyOnly = f.verifyState, f.verifyOnly
-	c.Verify = f.verify != "" && f.verify != "0" && f.verify != "none"
+	c.Verify = f.verifies()
 	c.FinalPass = f.doVerify != "0" && f.doVerify != "false"
 	switch {
 	case f.verifyOnly && f.verifyState == "":
@@ -191,6 +194,9 @@ func (f *flags) verification(_ *pflag.FlagSet, c *run.Config) error {
 	}
 	return nil
 }
+
+// verifies accepts fio's names of checksums and means its own stamps by all of them.
+func (f *flags) verifies() bool { return f.verify != "" && f.verify != "0" && f.verify != "none" }
 
 func (f *flags) display(_ *pflag.FlagSet, c *run.Config) error {
 	c.Report.Buckets, c.Report.Precise = f.histogram, c.Job.Precise
@@ -259,7 +265,29 @@ func (f *flags) target(set *pflag.FlagSet, c *run.Config) error {
 		c.Open = func() (target.Target, error) { return opened(target.OpenBdev(f.bdev, writes, p)) }
 		return checkJobs(c)
 	}
-	return usageError("XXX")
+	return errors.Join(f.ftlTarget(c, p), checkJobs(c))
+}
+
+func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
+	if f.cache == "" || f.base == "" {
+		return usageError("an FTL needs both --cache SPEC and --base SPEC")
+	}
+	if f.spare >= 100 {
+		return usageError("--ftl-spare=%d: it must be 0 to 99", f.spare)
+	}
+	o := target.FTLOptions{
+		Cache: f.cache, Base: f.base, SparePct: f.spare, ShmDir: f.shmDir, Keep: f.keep, Force: f.force,
+		FastStop: f.fast, NoVerify: f.noChecksumVerify, Apart: f.apart, Crash: f.crashAfter != "",
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	if f.ftlSize != "" {
+		var err error
+		if o.SizeBytes, err = units.Size(f.ftlSize); err != nil {
+			return fmt.Errorf("--ftl-size: %w", err)
+		}
+	}
+	c.Open = func() (target.Target, error) { return opened(target.OpenFTL(o, p)) }
+	return nil
 }
 
 // opened keeps a nil pointer from becoming a Target that is not nil.

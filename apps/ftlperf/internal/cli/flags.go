@@ -9,12 +9,13 @@ import (
 
 // flags is the command line as typed.
 type flags struct {
-	bdev, cache, base, nbd       string
-	connections                  int
-	ftlSize, ftlDir              string
-	spare                        uint32
-	keep, noChecksumVerify, fast bool
-	crashAfter                   string
+	bdev, cache, base, nbd   string
+	connections              int
+	ftlSize, shmDir          string
+	spare                    uint32
+	keep, force, fast, apart bool
+	noChecksumVerify         bool
+	crashAfter               string
 
 	name, rw, bs, size, offset, offsetIncrement string
 	ioSize, runtime, ramp, distribution         string
@@ -77,8 +78,10 @@ func (f *flags) registerTarget(s *pflag.FlagSet) {
 	s.IntVar(&f.connections, "connections", 1, "NBD connections, each with --iodepth requests in flight")
 	s.StringVar(&f.ftlSize, "ftl-size", "", "FTL: `SIZE` that its users see (default: all that the base device allows)")
 	s.Uint32Var(&f.spare, "ftl-spare", 20, "FTL: spare space in per cent of the base device")
-	s.StringVar(&f.ftlDir, "shm-dir", "", "FTL: `DIR` for shared memory, for --fast-stop (default: none is used)")
-	s.BoolVar(&f.keep, "keep", false, "FTL: load what is on the devices instead of creating a new one")
+	s.StringVar(&f.shmDir, "shm-dir", "", "FTL: `DIR` for shared memory, for --fast-stop (default: none is used)")
+	s.BoolVar(&f.keep, "keep", false, "FTL: load what is on the devices; create only where they are blank")
+	s.BoolVar(&f.force, "force", false, "FTL: create it even where the devices hold something")
+	s.BoolVar(&f.apart, "ftl-apart", false, "FTL: give it the first thread or CPU for itself, jobs run on the others")
 	s.BoolVar(&f.fast, "fast-stop", false, "FTL: stop with the fast shutdown")
 	s.BoolVar(&f.noChecksumVerify, "no-checksum-verify", false, "FTL: do not check the checksum of what is read")
 	s.StringVar(&f.crashAfter, "crash-after", "", "FTL: drop it after this `DURATION or number of IOs`, recover, say how long that took")

@@ -144,6 +144,10 @@ type sourceOut struct {
 type recoveryOut struct {
 	After  string             `json:"after"`
 	TotalS float64            `json:"total_s"`
+	Redone uint64             `json:"redone_records"`
+	Gaps   uint64             `json:"unreadable_durable_records"`
+	Rotten uint64             `json:"damaged_pages"`
+	Memory bool               `json:"from_shared_memory"`
 	Phases map[string]float64 `json:"phases_s,omitempty"`
 }
 
@@ -323,7 +327,8 @@ func (f *FTL) out() *ftlOut {
 		o.Sources[s.Name] = out
 	}
 	if rec := f.Recovery; rec != nil {
-		o.Recovery = &recoveryOut{After: rec.After, TotalS: rec.Elapsed.Seconds(), Phases: map[string]float64{}}
+		o.Recovery = &recoveryOut{After: rec.After, TotalS: rec.Elapsed.Seconds(), Phases: map[string]float64{},
+			Redone: rec.Redone, Gaps: rec.Gaps, Rotten: rec.RottenPages, Memory: rec.FromMemory}
 		for _, p := range rec.Phases {
 			o.Recovery.Phases[p.Name] = p.Elapsed.Seconds()
 		}

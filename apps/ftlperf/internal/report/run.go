@@ -68,6 +68,11 @@ type Recovery struct {
 	After   string        // what the crash came after
 	Elapsed time.Duration // from starting the device again until it serves
 	Phases  []Phase
+
+	Redone      uint64 // user records applied
+	Gaps        uint64 // durable user records that could not be read
+	RottenPages uint64
+	FromMemory  bool // the mapping came from shared memory
 }
 
 // Phase is one timed step.
@@ -91,6 +96,19 @@ type FTL struct {
 	Sources    []Source
 	Gauges     map[string]uint64
 	Recovery   *Recovery
+}
+
+// Sum computes the write amplification from the sources.
+func (f *FTL) Sum() {
+	base, cache := uint64(0), uint64(0)
+	for _, s := range f.Sources {
+		base += s.BaseWrite
+		cache += s.CacheWrite
+	}
+	if f.UserWrites > 0 {
+		f.WAFBase = float64(base) / float64(f.UserWrites)
+		f.WAFTotal = float64(base+cache) / float64(f.UserWrites)
+	}
 }
 
 // Errors counts what makes a run fail.

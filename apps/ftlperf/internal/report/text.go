@@ -208,9 +208,12 @@ func (f *FTL) text(p *printer) {
 	if len(gauges) > 0 {
 		p.line("    state: %s", strings.Join(gauges, ", "))
 	}
-	if f.Recovery != nil {
-		p.line("  recovery: %s after a crash (%s)", f.Recovery.Elapsed.Round(10*time.Microsecond), f.Recovery.After)
-		for _, ph := range f.Recovery.Phases {
+	if rec := f.Recovery; rec != nil {
+		p.line("  recovery: %s after a crash (%s), %d records redone", rec.Elapsed.Round(10*time.Microsecond), rec.After, rec.Redone)
+		if rec.Gaps+rec.RottenPages > 0 {
+			p.line("    LOST: %d durable records cannot be read, %d pages of the mapping are damaged", rec.Gaps, rec.RottenPages)
+		}
+		for _, ph := range rec.Phases {
 			p.line("    %-32s %s", ph.Name, ph.Elapsed.Round(time.Microsecond))
 		}
 	}
