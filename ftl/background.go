@@ -1,0 +1,279 @@
+package ftl
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/ftl/layout"
+	"goftl/poller"
+)
+
+// What runs beside user IO: compaction, relocation and checkpoints are started
+// here, from counts of free, full and quarantined segments. Nothing runs by
+// the clock: background is called after something changed, and when there is
+// nothing left to gain nothing is started, so an idle device does no IO.
+
+const (
+	maxDescFailures  = 4  // descriptor updates in a row that may fail
+	maxSegmentFaults = 3  // failed writes after which a segment is not used again
+	maxMoveFailures  = 64 // failed moves in a row before the base counts as broken
+	retryPeriod      = 50e6
+	idlePeriod       = 20e6
+)
+
+// limits are the thresholds of background work, in segments.
+type limits struct {
+	throttle    int // free chunks at which user writes are paced
+	ckptChunks  int // free chunks at which a checkpoint may feed the free list
+	critical    int // free chunks at which one must
+	compactKeep int // free and quarantined chunks that compaction aims at
+	gcStart     int // free and quarantined bands that relocation aims at
+	gcReserve   int // free bands that only relocation may take
+}
+
+// limitsFor scales the thresholds to the device.
+func limitsFor(l *layout.Layout, c *Limits) limits {
+	chunks, bands := int(l.Chunks), int(l.Bands)
+	pct := func(n, p, least int) int { return max(least, n*p/100) }
+	lim := limits{
+		throttle:    pct(chunks, c.ThrottlePct, 2),
+		ckptChunks:  pct(chunks, c.CheckpointPct, 3),
+		critical:    pct(chunks, c.CriticalPct, 2),
+		compactKeep: pct(chunks, c.CompactPct, 5),
+		gcReserve:   2,
+		gcStart:     min(pct(bands, c.RelocatePct, 5), 64),
+	}
+	return lim
+}
+
+// wake makes background run after the messages of this turn.
+func (d *Device) wake() {
+	if !d.awake {
+		d.awake = true
+		d.th.Post(runBackground, d)
+	}
+}
+
+func runBackground(arg any) {
+	d := arg.(*Device)
+	d.awake = false
+	if d.halted {
+		return
+	}
+	if d.ckptWanted() {
+		d.startCheckpoint()
+	}
+	if !d.quiesce {
+		d.gc.writeWaiting()
+		d.gc.run()
+		d.compaction.writeWaiting()
+		d.compaction.run()
+	}
+	if d.log_.q.head != nil || d.log_.rehome != nil {
+		d.pack()
+	}
+	if d.quiesce {
+		d.quiesced()
+	}
+}
+
+// wakeIfDue wakes the background after records were acknowledged, when a limit
+// may have been crossed.
+func (d *Device) wakeIfDue() {
+	if d.logBlocks >= d.ckpt.nextAt {
+		d.wake()
+	}
+}
+
+// ckptWanted says whether a checkpoint should start now: enough log since the
+// last one, or segments in quarantine while free ones run short.
+func (d *Device) ckptWanted() bool {
+	if d.ckpt.active || d.ckpt.blocked || d.health != HealthOK || d.quiesce || !d.running {
+		return false
+	}
+	if d.logBlocks >= d.ckpt.nextAt {
+		return true
+	}
+	free, held := d.freeChunks.n, d.chunks[segQuarantine]
+	if held > 0 && (free <= d.lim.critical || free <= d.lim.ckptChunks && held >= free) && d.releasable(false) {
+		return true
+	}
+	free, held = d.freeBands.n, d.bands[segQuarantine]
+	return held > 0 && (free <= d.lim.gcReserve+1 || free <= d.lim.gcStart && held >= free) && d.releasable(true)
+}
+
+// releasable says whether a checkpoint would free a quarantined segment of the
+// kind: one that no read holds and that is not released already.
+func (d *Device) releasable(band bool) bool {
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.band == band && s.state == segQuarantine && !s.freeable && s.lastU <= d.ackedU {
+			return true
+		}
+	}
+	return false
+}
+
+// compactionWanted says whether a chunk should be emptied.
+func compactionWanted(d *Device) bool {
+	return d.freeChunks.n+d.chunks[segQuarantine] < d.lim.compactKeep
+}
+
+// pickChunk returns the oldest full chunk that may be drained.
+func pickChunk(d *Device) *segment {
+	var best *segment
+	for i := range d.segs[:d.lay.Chunks] {
+		s := &d.segs[i]
+		if s.state != segFull || s.draining || s.unacked != 0 || d.valid[i] == 0 {
+			continue
+		}
+		if best == nil || s.opened < best.opened {
+			best = s
+		}
+	}
+	return best
+}
+
+// gcWanted says whether a band should be emptied.
+func gcWanted(d *Device) bool {
+	return d.freeBands.n+d.bands[segQuarantine] < d.lim.gcStart
+}
+
+// pickBand returns the victim of relocation, nil when none is worth moving:
+// less than 1/32 of it is garbage.
+func pickBand(d *Device) *segment {
+	var best *segment
+	var bestScore float64
+	greedy := d.cfg.Policy == PolicyGreedy || d.freeBands.n <= d.lim.gcReserve
+	for i := d.lay.Chunks; i < uint64(len(d.segs)); i++ {
+		s := &d.segs[i]
+		if s.state != segFull || s.draining {
+			continue
+		}
+		valid := d.valid[i]
+		garbage := s.body - valid
+		if garbage < s.body/32+1 {
+			continue
+		}
+		score := float64(garbage) / float64(valid+1)
+		if !greedy {
+			// Cost-benefit: (1-u)/(1+u) * age (Rosenblum and Ousterhout 1992),
+			// age counted in records.
+			score = float64(garbage) / float64(s.body+valid) * float64(d.lastG-s.opened+1)
+		}
+		if best == nil || score > bestScore {
+			best, bestScore = s, score
+		}
+	}
+	return best
+}
+
+// held says whether a mover has to wait for the other: while bands are short,
+// compaction goes on only as fast as relocation wins space.
+func (d *Device) held(m *mover) bool {
+	if m != &d.compaction || d.freeBands.n > d.lim.gcStart/2+1 {
+		return false
+	}
+	return m.credit <= 0 && (len(d.gc.drains) > 0 || gcWanted(d) && pickBand(d) != nil)
+}
+
+// progress books that a mover dealt with span slots of a source, of which it
+// moved n blocks, and passes the space on: relocation to compaction,
+// compaction to user writes. The share grows with what is free, so that pacing
+// is smooth and meets demand where both balance.
+func (d *Device) progress(m *mover, span, n int) {
+	if m == &d.gc {
+		c := &d.compaction
+		c.credit = min(c.credit+share(span-n, d.freeBands.n, d.lim.gcStart), int64(d.lay.BandBlocks))
+		return
+	}
+	l := &d.log_
+	l.credit = min(l.credit+share(span, d.freeChunks.n, d.lim.throttle), int64(d.lay.ChunkBlocks))
+	if l.q.head != nil {
+		d.wakeUser()
+	}
+}
+
+// share is n * (1/2 + free/limit).
+func share(n, free, limit int) int64 {
+	return int64(n)*int64(free)/int64(limit) + int64(n)/2 + 1
+}
+
+// spaceForUser says whether a user record may be written now. While free
+// chunks are short, records go at the pace of compaction.
+func (d *Device) spaceForUser() bool {
+	l := &d.log_
+	if d.freeChunks.n > d.lim.throttle || l.credit > 0 {
+		return true
+	}
+	if len(d.compaction.drains) == 0 && d.compaction.under == 0 {
+		return true // nobody would give credit
+	}
+	d.stats.Throttled++
+	return false
+}
+
+// paid takes the slots of a record from the credit while pacing is on.
+func (d *Device) paid(slots uint32) {
+	if d.freeChunks.n <= d.lim.throttle {
+		d.log_.credit -= int64(slots)
+	}
+}
+
+// noSpaceLeft is called when the log has no chunk to write to. Usually one is
+// being opened or emptied. When the base device has no room, nothing will be
+// emptied until somebody makes some: users are told.
+func (d *Device) noSpaceLeft() {
+	d.wake()
+	if d.baseErr == nil || !isNoSpace(d.baseErr) || d.log_.cur.next != nil || d.freeChunks.n > 0 {
+		return
+	}
+	d.dropQueue(unix.ENOSPC)
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// retryLater tries again, after a pause, what an error stopped.
+func (d *Device) retryLater() { d.retry.Resume() }
+
+func retryTick(arg any) poller.Result {
+	d := arg.(*Device)
+	d.retry.Pause()
+	d.compaction.blocked = false
+	d.gc.blocked = false
+	d.ckpt.blocked = false
+	d.wake()
+	d.wakeUser()
+	return poller.Busy
+}
+
+// idleSoon lets the idle timer look whether the log came to rest.
+func (d *Device) idleSoon() { d.idleTimer.Resume() }
+
+func idleTick(arg any) poller.Result {
+	d := arg.(*Device)
+	if d.th.Now()-d.lastActive < idlePeriod {
+		return poller.Idle
+	}
+	d.idleTimer.Pause()
+	d.pad()
+	return poller.Busy
+}
+
+// fail makes the device serve less: reads only, or nothing.
+func (d *Device) fail(h Health, why string, err error) {
+	if d.health >= h {
+		return
+	}
+	d.health = h
+	d.failure = err
+	d.log.Error("the device stops taking writes", "health", h.String(), "why", why, "err", err)
+	if d.cfg.OnHealth != nil {
+		d.cfg.OnHealth(h, err)
+	}
+	d.wakeUser()
+	d.wake()
+}

@@ -1,0 +1,160 @@
+package ftl
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/thread"
+)
+
+// Policy chooses the victims of relocation.
+type Policy uint8
+
+// Policies.
+const (
+	// PolicyCostBenefit weighs garbage by age (the default): best for skewed
+	// loads.
+	PolicyCostBenefit Policy = iota
+	// PolicyGreedy takes the band with the most garbage.
+	PolicyGreedy
+)
+
+// Health says what a device still serves.
+type Health uint8
+
+// Health in order of decline.
+const (
+	HealthOK       Health = iota
+	HealthReadOnly        // reads go on, writes fail with EROFS
+	HealthFaulted         // nothing is served: ENODEV
+)
+
+// String names the health.
+func (h Health) String() string {
+	switch h {
+	case HealthOK:
+		return "ok"
+	case HealthReadOnly:
+		return "read-only"
+	case HealthFaulted:
+		return "faulted"
+	}
+	return "unknown"
+}
+
+// Limits are the thresholds of background work in percent of all segments of
+// the kind; small devices round up. Zero values take the defaults.
+type Limits struct {
+	ThrottlePct   int // free chunks below which user writes are paced (10)
+	CheckpointPct int // free chunks below which a checkpoint may feed the free list (20)
+	CriticalPct   int // free chunks below which one must (5)
+	CompactPct    int // free and quarantined chunks that compaction aims at (50)
+	RelocatePct   int // free and quarantined bands that relocation aims at (6)
+}
+
+// Config says what to start. Fields without a comment of their own follow the
+// name.
+type Config struct {
+	Name    string // of a new device; up to 128 bytes
+	System  *thread.System
+	Thread  *thread.Thread // the core thread
+	Manager *bdev.Manager
+	Cache   string // name of the cache bdev
+	Base    string // name of the base bdev
+
+	// Create makes a new device. Without Force it refuses devices that hold a
+	// superblock or foreign data.
+	Create bool
+	Force  bool
+	// UUID of a new device; of an existing one, what it must be (Nil: any).
+	UUID      uuid.UUID
+	CreatedNs int64  // time of creation, ns since 1970
+	SizeBytes uint64 // user-visible size of a new device; 0: as much as fits
+	SparePct  uint32 // share of the base kept from users (20)
+	// ChunkBlocks and BandBlocks of a new device; 0: chosen from the sizes.
+	ChunkBlocks, BandBlocks uint64
+
+	// ReadOnly loads without writing anything to the devices.
+	ReadOnly bool
+	// AcceptLoss lets a device take writes again although user records that
+	// were durable cannot be read.
+	AcceptLoss bool
+	// NoVerify switches off the verification of data checksums on reads.
+	NoVerify bool
+	// ShmDir is where the mapping is kept in shared memory, so that a restart
+	// of the process need not read it back; empty: not kept.
+	ShmDir string
+	// RedoLimitBytes is the amount of log between two checkpoints (4 GiB, at
+	// most half of the cache).
+	RedoLimitBytes uint64
+	// SumCacheBytes bounds the memory for checksums of the base (64 MiB).
+	SumCacheBytes uint64
+	Limits        Limits
+	Policy        Policy
+
+	Logger *slog.Logger // nil: nothing is logged
+	// Progress, if set, is told how far a load is; total may be 0.
+	Progress func(phase string, done, total uint64)
+	// OnHealth, if set, is told when the device serves less than before.
+	OnHealth func(h Health, err error)
+}
+
+// complete fills in defaults and reports what is wrong.
+func (c *Config) complete() error {
+	var errs []error
+	need := func(ok bool, field, remedy string) {
+		if !ok {
+			errs = append(errs, fmt.Errorf("ftl: config field %s: %s: %w", field, remedy, unix.EINVAL))
+		}
+	}
+	need(c.System != nil, "System", "must be set")
+	need(c.Thread != nil, "Thread", "must be set")
+	need(c.Manager != nil, "Manager", "must be set")
+	need(c.Cache != "", "Cache", "name a cache device")
+	need(c.Base != "", "Base", "name a base device")
+	need(c.Cache != c.Base || c.Cache == "", "Base", "must be another device than Cache")
+	need(len(c.Name) <= 128, "Name", "at most 128 bytes")
+	need(c.SparePct < 100, "SparePct", fmt.Sprintf("is %d, must be below 100", c.SparePct))
+	need(c.SizeBytes%blockSize == 0, "SizeBytes", fmt.Sprintf("is %d, must be a multiple of 4096", c.SizeBytes))
+	need(!c.Create || c.UUID != uuid.Nil, "UUID", "a new device needs one")
+	need(!c.Create || !c.ReadOnly, "ReadOnly", "a new device cannot be made read-only")
+	need(c.Policy <= PolicyGreedy, "Policy", "unknown")
+	c.Limits.complete(need)
+	if c.RedoLimitBytes == 0 {
+		c.RedoLimitBytes = 4 << 30
+	}
+	need(c.RedoLimitBytes >= 1<<20, "RedoLimitBytes", "at least 1 MiB")
+	if c.SumCacheBytes == 0 {
+		c.SumCacheBytes = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Limits) complete(need func(ok bool, field, remedy string)) {
+	for _, f := range []struct {
+		name string
+		v    *int
+		def  int
+	}{
+		{"ThrottlePct", &l.ThrottlePct, 10},
+		{"CheckpointPct", &l.CheckpointPct, 20},
+		{"CriticalPct", &l.CriticalPct, 5},
+		{"CompactPct", &l.CompactPct, 50},
+		{"RelocatePct", &l.RelocatePct, 6},
+	} {
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+		need(*f.v > 0 && *f.v < 100, "Limits."+f.name, fmt.Sprintf("is %d, must be 1 to 99", *f.v))
+	}
+	need(l.CriticalPct <= l.CheckpointPct, "Limits.CriticalPct", "must not exceed CheckpointPct")
+	need(l.CheckpointPct <= l.CompactPct, "Limits.CheckpointPct", "must not exceed CompactPct")
+}

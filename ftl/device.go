@@ -1,0 +1,238 @@
+package ftl
+
+import (
+	"log/slog"
+
+	"github.com/google/uuid"
+
+	"goftl/ftl/l2p"
+	"goftl/ftl/layout"
+	"goftl/ftl/md"
+	"goftl/ftl/record"
+	"goftl/ftl/superblock"
+	"goftl/iobuf"
+	"goftl/poller"
+	"goftl/thread"
+)
+
+// Device is one FTL. It belongs to its core thread.
+type Device struct {
+	cfg Config
+	th  *thread.Thread
+	log *slog.Logger
+	lay *layout.Layout
+	sb  superblock.Superblock
+
+	cache, base dev
+	mdChunks    *md.Object
+	mdBands     *md.Object
+
+	// Mapping.
+	table   l2p.Table
+	tabMem  []byte // of a table that is not in shared memory
+	shm     *shmTable
+	seed    uint64 // binds pages to this FTL
+	mapped  uint64
+	touched l2p.Addr // keeps the prefetch loop of mapData alive
+
+	// Segments.
+	segs                  []segment
+	valid                 []uint32 // valid blocks by segment
+	chunks, bands         [numSegStates]int
+	freeChunks, freeBands fifo
+	chunkShift, bandShift uint
+	chunkMask, bandMask   uint64
+	cacheSpan, span       uint64
+	sumPool               [2][]record.Summary
+	sums                  *sumCache
+	lim                   limits
+
+	// Records.
+	lastG      uint64
+	ackedU     uint64
+	durableU   uint64
+	logBlocks  uint64 // slots of the log used since the start
+	bandBlocks uint64
+
+	log_       logState
+	flusher    flushState
+	reader     readerState
+	readOps    []*readOp
+	compaction mover
+	gc         mover
+	ckpt       ckptState
+	sbw        sbWriter
+	sbErrs     [2]error
+
+	retry, idleTimer *poller.Poller
+	quiet            *poller.Poller // while stopping
+	lastActive       int64
+
+	// Health.
+	health       Health
+	failure      error
+	baseErr      error
+	descFailures int
+
+	// Life.
+	running      bool // IO is accepted
+	stopping     bool
+	halted       bool // nothing may be started any more
+	quiesce      bool // background work winds down
+	abandonMoves bool
+	userAwake    bool
+	awake        bool
+	inUse        int // requests under way
+	life         lifecycle
+
+	// Loading.
+	ld            *loader
+	rs            *redoState
+	redoFrom      uint64
+	redoTo        uint64
+	redoGaps      uint64
+	redone        int
+	rottenPages   uint64
+	fromShm       bool
+	closesLeft    int
+	recoveredDone func(d *Device, err error)
+
+	stats Stats
+}
+
+// Blocks is the number of 4 KiB blocks that users see.
+func (d *Device) Blocks() uint64 { return d.lay.LBAs }
+
+// Name is the device's name.
+func (d *Device) Name() string { return d.sb.Name }
+
+// UUID is the device's identity.
+func (d *Device) UUID() uuid.UUID { return d.sb.UUID }
+
+// Layout is where everything lies. It must not be changed.
+func (d *Device) Layout() *layout.Layout { return d.lay }
+
+// Superblock is the superblock as it is on media.
+func (d *Device) Superblock() superblock.Superblock { return d.sb }
+
+// Thread is the core thread.
+func (d *Device) Thread() *thread.Thread { return d.th }
+
+// Health says what the device still serves, and the error that made it so.
+func (d *Device) Health() (Health, error) { return d.health, d.failure }
+
+// Idle says whether nothing is under way and nothing waits: no request, move,
+// checkpoint or segment transition.
+func (d *Device) Idle() bool {
+	return d.inUse == 0 && d.gc.under == 0 && d.compaction.under == 0 && !d.ckpt.active && !d.awake && !d.userAwake &&
+		len(d.gc.drains) == 0 && len(d.compaction.drains) == 0 && d.log_.under == 0 && !d.flusher.under &&
+		d.sbw.stage == sbIdle && d.chunks[segOpening]+d.bands[segOpening]+d.chunks[segClosing]+d.bands[segClosing] == 0
+}
+
+// Stats fills s with the device's statistics.
+func (d *Device) Stats(s *Stats) {
+	*s = d.stats
+	s.FreeChunks, s.FreeBands = uint64(d.freeChunks.n), uint64(d.freeBands.n)
+	s.FullChunks, s.FullBands = uint64(d.chunks[segFull]), uint64(d.bands[segFull])
+	s.QuarantinedChunks = uint64(d.chunks[segQuarantine])
+	s.QuarantinedBands = uint64(d.bands[segQuarantine])
+	s.ValidBlocks = d.mapped
+	s.DirtyPages = d.table.DirtyPages()
+	s.Acked, s.Durable = d.ackedU, d.durableU
+}
+
+// LoadReport says what a load found.
+type LoadReport struct {
+	FromShm     bool
+	Redone      int    // user records applied
+	Gaps        uint64 // durable user records that could not be read
+	RottenPages uint64
+}
+
+// LoadReport returns what the load of this device found.
+func (d *Device) LoadReport() LoadReport {
+	return LoadReport{FromShm: d.fromShm, Redone: d.redone, Gaps: d.redoGaps, RottenPages: d.rottenPages}
+}
+
+func (d *Device) mdOf(s *segment) *md.Object {
+	if s.band {
+		return d.mdBands
+	}
+	return d.mdChunks
+}
+
+// progressOf tells whoever asked how far a load is.
+func (d *Device) progressOf(phase string, done, total uint64) {
+	if d.cfg.Progress != nil {
+		d.cfg.Progress(phase, done, total)
+	}
+}
+
+// buildMemory allocates what the device needs in memory, once its layout is
+// known.
+func (d *Device) buildMemory() {
+	d.seed = record.Place(d.sb.UUID, 0)
+	d.buildSegments()
+	d.freeChunks.q = make([]uint32, d.lay.Chunks)
+	d.freeBands.q = make([]uint32, d.lay.Bands)
+	d.lim = limitsFor(d.lay, &d.cfg.Limits)
+	d.sums = newSumCache(min(d.cfg.SumCacheBytes, sumCacheNeed(d.lay)))
+	d.initLog()
+	d.initCheckpoint()
+	d.compaction.init(d, "compaction", SourceCompaction, d.lim.gcReserve)
+	d.compaction.pick, d.compaction.wanted = pickChunk, compactionWanted
+	d.gc.init(d, "relocation", SourceGC, 0)
+	d.gc.pick, d.gc.wanted = pickBand, gcWanted
+}
+
+// sumCacheNeed is the size of a cache that would hold every checksum.
+func sumCacheNeed(l *layout.Layout) uint64 {
+	slots := l.Bands * l.BandBlocks
+	if !l.VSS {
+		slots += l.Chunks * l.ChunkBlocks
+	}
+	return max(slots/record.SummaryEntries*sumLineBytes*2, 64*sumLineBytes)
+}
+
+// freeMemory gives back what buildMemory took.
+func (d *Device) freeMemory() {
+	d.freeLog()
+	d.freeReader()
+	d.freeCheckpoint()
+	d.compaction.release()
+	d.gc.release()
+	for i := range d.segs {
+		if s := &d.segs[i]; s.sum != nil {
+			d.giveSummary(s)
+		}
+	}
+	for _, pool := range d.sumPool {
+		for _, m := range pool {
+			iobuf.Free(m)
+		}
+	}
+	d.sumPool = [2][]record.Summary{}
+}
+
+// MemoryBytes is the memory that a device of layout l takes: the mapping, its
+// bounded rest, and their sum.
+func MemoryBytes(l *layout.Layout, sumCacheBytes uint64) (table, rest uint64) {
+	table = l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes))
+	if sumCacheBytes == 0 {
+		sumCacheBytes = 64 << 20
+	}
+	chunkSum := layout.SummaryBlocks(l.ChunkBlocks) * blockSize
+	bandSum := layout.SummaryBlocks(l.BandBlocks) * blockSize
+	perRecord := uint64(blockSize + record.MaxTrims*24)
+	if l.VSS {
+		perRecord += (record.MaxBlocks + 1) * record.VSSSize
+	}
+	perMove := uint64((record.MaxBlocks + 1) * blockSize)
+	rest = min(sumCacheBytes, sumCacheNeed(l)) +
+		4*chunkSum + 5*bandSum + 2*chunkSum + // open and closing segments, drains
+		maxRecords*perRecord + 2*maxMoveOps*perMove +
+		2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
+		2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
+		(l.Chunks+l.Bands)*256 + inflightSlots*17
+	return table, rest
+}

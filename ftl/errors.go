@@ -1,0 +1,23 @@
+package ftl
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors that callers tell apart; each wraps a unix.Errno.
+var (
+	// ErrExists: the devices hold an FTL already, and Force was not set.
+	ErrExists = fmt.Errorf("ftl: the devices already hold an FTL: %w", unix.EEXIST)
+	// ErrNotEmpty: a device holds data that is not an FTL's.
+	ErrNotEmpty = fmt.Errorf("ftl: a device is not empty: %w", unix.EEXIST)
+	// ErrBusy: the device is stopping already.
+	ErrBusy = fmt.Errorf("ftl: the device is stopping: %w", unix.EBUSY)
+	// ErrLoss: durable records cannot be read; a person has to accept that.
+	ErrLoss = fmt.Errorf("ftl: durable user records cannot be read: %w", unix.EIO)
+
+	errChecksum   = fmt.Errorf("ftl: checksum mismatch: %w", unix.EIO)
+	errCheckpoint = fmt.Errorf("ftl: checkpoint numbers used up: %w", unix.EIO)
+	errIncomplete = fmt.Errorf("ftl: stopped without a clean shutdown: %w", unix.EIO)
+)

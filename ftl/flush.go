@@ -1,0 +1,76 @@
+package ftl
+
+import (
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+)
+
+// Flush and FUA (Rule 6): the flush of the device that holds the log,
+// submitted after the acknowledgements that it covers. What was acknowledged
+// when a flush that completed was submitted is durable: that is D.
+
+// flushState joins flushes: one is under way, what comes meanwhile waits for
+// the next.
+type flushState struct {
+	q            queue
+	io           devIO
+	active       *Request // requests that the flush under way answers
+	under        bool
+	upTo         uint64 // acknowledged when it was submitted
+	wantPadFlush bool   // flush even if no request waits: a pad was written
+	quiet        bool   // the flush under way only makes a pad durable
+}
+
+// startFlush submits a flush for everything that waits.
+func (d *Device) startFlush() {
+	f := &d.flusher
+	if f.under || (f.q.head == nil && !f.wantPadFlush) {
+		return
+	}
+	f.under = true
+	f.quiet = f.q.head == nil
+	f.wantPadFlush = false
+	f.active = f.q.take()
+	f.upTo = d.ackedU
+	f.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceUser)
+	f.io.call(flushDone, d)
+}
+
+func flushDone(x *devIO, err error) {
+	d := x.owner.(*Device)
+	f := &d.flusher
+	f.under = false
+	if err == nil {
+		d.durableU = max(d.durableU, f.upTo)
+	} else {
+		d.log.Error("flush of the cache device failed", "err", err)
+		if !f.quiet {
+			// What the device dropped is unknown: nothing that follows may be
+			// promised on top of it.
+			d.fail(HealthReadOnly, "the cache device cannot flush", err)
+		}
+	}
+	if !f.quiet && err == nil {
+		d.idleSoon()
+	}
+	for r := f.active; r != nil; {
+		n := r.next
+		r.next = nil
+		if err != nil {
+			r.Err = flushError(err)
+		}
+		d.complete(r)
+		r = n
+	}
+	f.active = nil
+	d.startFlush()
+}
+
+// flushError keeps ENOSPC and turns the rest into EIO.
+func flushError(err error) error {
+	if isNoSpace(err) {
+		return unix.ENOSPC
+	}
+	return unix.EIO
+}

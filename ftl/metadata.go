@@ -1,0 +1,35 @@
+package ftl
+
+import (
+	"goftl/ftl/layout"
+	"goftl/ftl/md"
+)
+
+// buildMetadata makes the metadata objects of the segment descriptors. Both
+// copies lie on the cache device.
+func (d *Device) buildMetadata() error {
+	var err error
+	if d.mdChunks, err = d.newMetadata(layout.RegionChunkMD); err != nil {
+		return err
+	}
+	d.mdBands, err = d.newMetadata(layout.RegionBandMD)
+	return err
+}
+
+func (d *Device) newMetadata(t layout.RegionType) (*md.Object, error) {
+	r := d.lay.Region(t)
+	target := md.Target{Desc: d.cache.desc, Ch: d.cache.ch}
+	return md.New(md.Config{
+		Thread: d.th, Region: r, Mirror: d.lay.Region(r.Mirror), Target: target, MirrorTarget: target,
+		UUID: d.sb.UUID, Clean: func() bool { return d.sb.Clean },
+	})
+}
+
+func (d *Device) freeMetadata() {
+	for _, o := range []*md.Object{d.mdChunks, d.mdBands} {
+		if o != nil {
+			o.Destroy(false)
+		}
+	}
+	d.mdChunks, d.mdBands = nil, nil
+}

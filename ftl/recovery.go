@@ -1,0 +1,564 @@
+package ftl
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/ftl/l2p"
+	"goftl/ftl/record"
+	"goftl/iobuf"
+)
+
+// Recovery: from the checkpoint, the user records after cu are redone in order,
+// up to the first gap (Rules 16 to 18). Segments whose descriptor says OPEN are
+// scanned, of FULL ones the summary is read. Nothing on media changes before
+// recovery's own checkpoint (Rule 15, 19).
+
+// redoRec is one user record to redo.
+type redoRec struct {
+	u    uint64
+	seg  uint32
+	slot uint32
+	n    uint32 // data: blocks; trim: ranges; void: numbers
+	at   uint32 // trim: index of its first range
+	kind record.Kind
+	bad  bool // not every block has its checksum
+}
+
+// trimRange is one range of a trim record.
+type trimRange struct{ lba, n uint64 }
+
+// redoState is recovery's memory.
+type redoState struct {
+	d      *Device
+	done   func(d *Device, err error)
+	work   []uint32 // segments to look at
+	at     int
+	under  int
+	recs   []redoRec
+	trims  []trimRange
+	sums   map[uint32]record.Summary // of full chunks, until redo is over
+	scans  []*redoScan
+	maxD   uint64
+	maxG   uint64
+	err    error
+	next   int // record to apply
+	pos    int // trim records of full chunks to fetch
+	fetch  []redoFetch
+	gaps   uint64 // numbers that rot took
+	rotten uint64 // records with bad blocks that were applied
+	closes int
+}
+
+// redoScan looks at one segment.
+type redoScan struct {
+	rs   *redoState
+	seg  *segment
+	io   devIO
+	sum  record.Summary
+	scan *segScan
+	busy bool
+}
+
+// redoFetch reads the block of a trim record that a summary named.
+type redoFetch struct {
+	rs   *redoState
+	io   devIO
+	buf  []byte
+	rec  int
+	busy bool
+}
+
+const (
+	redoDepth = 4
+	// redoBatch is the number of records applied before other messages run.
+	redoBatch = 4096
+)
+
+// loadDescriptors turns the restored descriptors into segment states.
+func (d *Device) loadDescriptors() error {
+	for i := range d.segs {
+		s := &d.segs[i]
+		var ds record.Descriptor
+		if err := ds.Decode(d.mdOf(s).Buffer()[uint64(s.id)*blockSize:], s.idx); err != nil {
+			return fmt.Errorf("%s %d: descriptor: %w", s.kindName(), s.id, err)
+		}
+		s.gen, s.inc, s.next, s.opened = ds.Gen, ds.Inc, ds.Slots, ds.Opened
+		s.firstU, s.lastU, s.maxG, s.maxD = ds.FirstU, ds.LastU, ds.MaxG, ds.MaxD
+		d.lastG = max(d.lastG, ds.MaxG, ds.Opened)
+		if s.next > s.body {
+			return fmt.Errorf("%s %d: descriptor says %d of %d slots: %w", s.kindName(), s.id, s.next, s.body, unix.EINVAL)
+		}
+		switch ds.State {
+		case record.StateOpen:
+			s.setState(segClosing)
+			s.closing = closeHeld
+		case record.StateFull:
+			s.summaryOK = true
+			s.setState(segFull)
+		}
+	}
+	return nil
+}
+
+// redo looks at every segment that may hold user records after cu, and scans
+// every open one.
+func (d *Device) redo(done func(d *Device, err error)) {
+	rs := &redoState{d: d, done: done, sums: map[uint32]record.Summary{}}
+	d.rs = rs
+	rs.maxG = d.lastG
+	for i := range d.segs {
+		s := &d.segs[i]
+		full := !s.band && s.state == segFull && s.inc == d.sb.Inc && s.lastU > d.sb.CU
+		if s.state == segClosing || full {
+			rs.work = append(rs.work, uint32(i))
+			if full {
+				rs.maxD = max(rs.maxD, s.maxD)
+			}
+		}
+	}
+	for range redoDepth {
+		rs.scans = append(rs.scans, &redoScan{rs: rs})
+	}
+	rs.fill()
+}
+
+func (rs *redoState) fill() {
+	for _, sc := range rs.scans {
+		if !sc.busy && rs.at < len(rs.work) {
+			sc.begin(&rs.d.segs[rs.work[rs.at]])
+			rs.at++
+			rs.d.progressOf("reading the log", uint64(rs.at), uint64(len(rs.work)))
+		}
+	}
+	if rs.under == 0 {
+		rs.collected()
+	}
+}
+
+func (sc *redoScan) begin(s *segment) {
+	d := sc.rs.d
+	sc.seg, sc.busy = s, true
+	sc.rs.under++
+	sc.sum = d.takeSummary(s.band)
+	if s.state == segClosing {
+		sc.scanBody()
+		return
+	}
+	sc.io.prepareOne(s.dev, bdev.OpRead, sc.sum, s.off+uint64(s.body), s.mdSource())
+	sc.io.call(redoSummaryDone, sc)
+}
+
+func (sc *redoScan) scanBody() {
+	sc.scan = newSegScan(sc.rs.d, sc.seg, sc.sum, sc.seg.mdSource())
+	sc.scan.visit = redoVisit
+	sc.scan.start(redoScanned, sc)
+}
+
+func redoSummaryDone(x *devIO, err error) {
+	sc := x.owner.(*redoScan)
+	s := sc.seg
+	if err == nil {
+		err = sc.sum.Check(s.summaryID())
+	}
+	if err != nil {
+		sc.rs.d.log.Warn("summary unreadable, the chunk is scanned", "id", s.id, "err", err)
+		s.summaryOK = false
+		sc.scanBody()
+		return
+	}
+	sc.fromSummary()
+	sc.end()
+}
+
+// fromSummary lists the user records of a full chunk.
+func (sc *redoScan) fromSummary() {
+	s, rs := sc.seg, sc.rs
+	for slot := uint32(0); slot < s.next; {
+		e := sc.sum.At(slot)
+		r := redoRec{u: e.U, seg: s.idx, slot: slot, n: 1}
+		switch e.LBA {
+		case record.MarkVoid:
+			r.kind, r.n = record.KindVoid, uint32(e.Sum-e.U+1)
+			slot++
+		case record.MarkTrim:
+			r.kind = record.KindTrim
+			slot++
+		case record.MarkHeader:
+			slot++
+			continue
+		default:
+			if record.IsMark(e.LBA) {
+				slot++
+				continue
+			}
+			r.kind = record.KindData
+			for slot++; slot < s.next; slot++ {
+				n := sc.sum.At(slot)
+				if record.IsMark(n.LBA) || n.U != e.U {
+					break
+				}
+			}
+			r.n = slot - r.slot
+		}
+		rs.add(r)
+	}
+}
+
+// redoVisit takes a record that a scan found.
+func redoVisit(arg any, r *scanRecord) {
+	sc := arg.(*redoScan)
+	rs := sc.rs
+	rs.maxG = max(rs.maxG, r.g)
+	s := sc.seg
+	if s.band {
+		return
+	}
+	// Rule 16: only records of the present incarnation count.
+	if r.inc != rs.d.sb.Inc {
+		return
+	}
+	rs.maxD = max(rs.maxD, r.d)
+	if !r.kind.IsUser() {
+		return
+	}
+	s.noteU(r.u)
+	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole}
+	if r.kind == record.KindTrim {
+		rr.at = rs.addTrims(r.header, r.n)
+	}
+	rs.add(rr)
+}
+
+// addTrims keeps the ranges of a trim record.
+func (rs *redoState) addTrims(header []byte, n int) uint32 {
+	at := uint32(len(rs.trims))
+	for i := range n {
+		e := record.EntryAt(header, i)
+		rs.trims = append(rs.trims, trimRange{e.LBA, e.U})
+	}
+	return at
+}
+
+// noTrims says that the ranges of a trim record are still to be read.
+const noTrims = ^uint32(0)
+
+func (rs *redoState) add(r redoRec) {
+	last := r.u
+	if r.kind == record.KindVoid {
+		last = r.u + uint64(r.n) - 1
+	}
+	if last <= rs.d.redoFrom {
+		return
+	}
+	if r.kind == record.KindTrim && rs.d.segs[r.seg].state == segFull {
+		if s := rs.d.segs[r.seg]; s.summaryOK {
+			r.at = noTrims
+		}
+	}
+	rs.recs = append(rs.recs, r)
+}
+
+func redoScanned(arg any, err error) {
+	sc := arg.(*redoScan)
+	s, rs := sc.seg, sc.rs
+	if err != nil {
+		rs.d.log.Error("segment cannot be read to its end", "kind", s.kindName(), "id", s.id, "err", err)
+	}
+	if s.state == segClosing {
+		s.next = sc.scan.end
+	}
+	sc.scan.free()
+	sc.scan = nil
+	sc.end()
+}
+
+// end keeps the summary: open segments and those whose summary is bad need it
+// until they are closed or emptied, the others until redo is over.
+func (sc *redoScan) end() {
+	s, rs := sc.seg, sc.rs
+	if s.state == segClosing || !s.summaryOK {
+		s.sum = sc.sum
+	} else {
+		rs.sums[s.idx] = sc.sum
+	}
+	sc.sum, sc.busy = nil, false
+	rs.under--
+	rs.fill()
+}
+
+// collected orders the records and fetches what summaries do not hold.
+func (rs *redoState) collected() {
+	byU := func(a, b redoRec) int {
+		switch {
+		case a.u < b.u:
+			return -1
+		case a.u > b.u:
+			return 1
+		case a.bad == b.bad:
+			return 0
+		case b.bad:
+			return -1 // of two copies the whole one comes first
+		}
+		return 1
+	}
+	if !slices.IsSortedFunc(rs.recs, byU) {
+		slices.SortStableFunc(rs.recs, byU)
+	}
+	rs.fetch = make([]redoFetch, redoDepth*2)
+	rs.fetchTrims()
+}
+
+func (rs *redoState) fetchTrims() {
+	d := rs.d
+	for i := range rs.fetch {
+		f := &rs.fetch[i]
+		if f.busy {
+			continue
+		}
+		for rs.pos < len(rs.recs) && (rs.recs[rs.pos].kind != record.KindTrim || rs.recs[rs.pos].at != noTrims) {
+			rs.pos++
+		}
+		if rs.pos == len(rs.recs) {
+			break
+		}
+		f.rs, f.rec, f.busy = rs, rs.pos, true
+		rs.pos++
+		if f.buf == nil {
+			f.buf = iobuf.Alloc(blockSize)
+		}
+		rs.under++
+		s := &d.segs[rs.recs[f.rec].seg]
+		f.io.prepareOne(s.dev, bdev.OpRead, f.buf, s.off+uint64(rs.recs[f.rec].slot), s.mdSource())
+		f.io.call(redoFetched, f)
+	}
+	if rs.under == 0 {
+		for i := range rs.fetch {
+			if rs.fetch[i].buf != nil {
+				iobuf.Free(rs.fetch[i].buf)
+			}
+		}
+		rs.plan()
+	}
+}
+
+func redoFetched(x *devIO, err error) {
+	f := x.owner.(*redoFetch)
+	rs := f.rs
+	r := &rs.recs[f.rec]
+	s := &rs.d.segs[r.seg]
+	var h record.Header
+	if err == nil {
+		err = h.Decode(f.buf)
+	}
+	if err == nil && (h.Kind != record.KindTrim || h.U != r.u || h.Seg != s.idx || h.Gen != s.gen || h.UUID != d16(rs.d)) {
+		err = record.ErrInvalid
+	}
+	if err == nil {
+		r.n = uint32(h.Count)
+		r.at = rs.addTrims(f.buf, int(h.Count))
+	} else {
+		// Its ranges are unknown: the number counts as a gap.
+		rs.d.log.Error("trim record unreadable", "u", r.u, "err", err)
+		r.kind, r.n, r.at = 0, 0, 0
+	}
+	f.busy = false
+	rs.under--
+	rs.fetchTrims()
+}
+
+// plan drops records that a void covers and those behind the end of the
+// unbroken run (Rule 17), then applies the rest.
+func (rs *redoState) plan() {
+	d := rs.d
+	voids := make([]redoRec, 0, 4)
+	for _, r := range rs.recs {
+		if r.kind == record.KindVoid {
+			voids = append(voids, r)
+		}
+	}
+	voided := func(u uint64) bool {
+		for _, v := range voids {
+			if u >= v.u && u < v.u+uint64(v.n) {
+				return true
+			}
+		}
+		return false
+	}
+	end := d.redoFrom
+	out := rs.recs[:0]
+	for _, r := range rs.recs {
+		if r.kind == 0 || r.u <= end || r.kind != record.KindVoid && len(voids) > 0 && voided(r.u) {
+			if r.kind != record.KindVoid || r.u+uint64(r.n)-1 <= end {
+				continue
+			}
+		}
+		if r.u > end+1 {
+			// A gap. Numbers up to maxD were durable: there it is rot, and
+			// redo goes on; behind it is the torn tail, and redo ends.
+			if end+1 > rs.maxD {
+				break
+			}
+			rs.gaps += min(r.u-1, rs.maxD) - end
+			if r.u-1 > rs.maxD {
+				end = rs.maxD
+				break
+			}
+			end = r.u - 1
+		}
+		if r.bad {
+			if r.u > rs.maxD {
+				break
+			}
+			rs.rotten++
+		}
+		end = r.u
+		if r.kind == record.KindVoid {
+			end = r.u + uint64(r.n) - 1
+		}
+		out = append(out, r)
+	}
+	if end < rs.maxD {
+		rs.gaps += rs.maxD - end
+		end = rs.maxD
+	}
+	rs.recs = out
+	d.redoTo = end
+	if rs.gaps > 0 {
+		d.log.Error("user records that were durable cannot be read", "records", rs.gaps)
+	}
+	if rs.rotten > 0 {
+		d.log.Error("records with damaged blocks: reads of those fail", "records", rs.rotten)
+	}
+	rs.apply()
+}
+
+// apply redoes a batch of records and goes on by message.
+func (rs *redoState) apply() {
+	d := rs.d
+	stop := min(rs.next+redoBatch, len(rs.recs))
+	for ; rs.next < stop; rs.next++ {
+		rs.applyOne(&rs.recs[rs.next])
+	}
+	d.progressOf("replaying the log", uint64(rs.next), uint64(len(rs.recs)))
+	if rs.next < len(rs.recs) {
+		d.th.Post(redoMore, rs)
+		return
+	}
+	for idx, sum := range rs.sums {
+		d.returnSummary(d.segs[idx].band, sum)
+	}
+	d.ackedU, d.durableU = d.redoTo, d.redoTo
+	d.log_.nextU = d.redoTo
+	d.lastG = max(d.lastG, rs.maxG)
+	d.redoGaps = rs.gaps
+	d.redone = len(rs.recs)
+	d.rs = nil
+	rs.done(d, nil)
+}
+
+func redoMore(arg any) { arg.(*redoState).apply() }
+
+func (rs *redoState) applyOne(r *redoRec) {
+	d := rs.d
+	s := &d.segs[r.seg]
+	switch r.kind {
+	case record.KindData:
+		sum := s.sum
+		if sum == nil {
+			sum = rs.sums[r.seg]
+		}
+		for i := range r.n {
+			lba := sum.LBAAt(r.slot + i)
+			if lba >= d.lay.LBAs {
+				continue
+			}
+			d.redoBlock(lba, s.addr+l2p.Addr(r.slot+i))
+		}
+	case record.KindTrim:
+		for _, t := range rs.trims[r.at : r.at+r.n] {
+			if t.lba < d.lay.LBAs && t.n <= d.lay.LBAs-t.lba {
+				d.unmap(t.lba, t.n)
+			}
+		}
+	}
+}
+
+// redoBlock maps one block as a record said.
+func (d *Device) redoBlock(lba uint64, a l2p.Addr) {
+	old := d.table.Get(lba)
+	if old == a {
+		return
+	}
+	d.table.Set(lba, a)
+	if old >= l2p.First {
+		idx, _ := d.segOf(old)
+		d.valid[idx]--
+	} else {
+		d.mapped++
+	}
+	idx, _ := d.segOf(a)
+	d.valid[idx]++
+}
+
+// quarantineEmpty puts every full segment without a valid block in quarantine,
+// and frees it at once when the checkpoint that was loaded covers it (after a
+// clean shutdown).
+func (d *Device) quarantineEmpty(clean bool) {
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.state != segFull || d.valid[i] != 0 {
+			continue
+		}
+		d.noteIfEmpty(s)
+		if clean {
+			s.freeable = true
+			d.freeIfUnpinned(s)
+		}
+	}
+}
+
+// listFree fills the free lists, least used segments first.
+func (d *Device) listFree() {
+	d.freeChunks.q = make([]uint32, d.lay.Chunks)
+	d.freeBands.q = make([]uint32, d.lay.Bands)
+	idx := make([]uint32, 0, len(d.segs))
+	for i := range d.segs {
+		if d.segs[i].state == segFree {
+			idx = append(idx, uint32(i))
+		}
+	}
+	slices.SortStableFunc(idx, func(a, b uint32) int { return int(d.segs[a].gen) - int(d.segs[b].gen) })
+	for _, i := range idx {
+		d.freeList(d.segs[i].band).push(i)
+	}
+}
+
+// closeRecovered closes the segments that were open at the crash: they become
+// FULL and are never appended to (Rule 19).
+func (d *Device) closeRecovered(done func(d *Device, err error)) {
+	d.recoveredDone = done
+	d.closesLeft = 1
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.state == segClosing && s.closing == closeHeld {
+			d.closesLeft++
+			s.closing = closeNone
+			s.recovered = true
+			s.closeIfDone()
+		}
+	}
+	d.oneClosed()
+}
+
+func (d *Device) oneClosed() {
+	d.closesLeft--
+	if d.closesLeft == 0 {
+		done := d.recoveredDone
+		d.recoveredDone = nil
+		done(d, nil)
+	}
+}

@@ -1,0 +1,208 @@
+package ftl
+
+import (
+	"golang.org/x/sys/unix"
+
+	"goftl/ftl/layout"
+)
+
+// Op is what a request asks for.
+type Op uint8
+
+// Operations of a Request.
+const (
+	OpRead  Op = iota
+	OpWrite    // with FUA: durable before it completes
+	OpTrim     // the blocks read as zeroes afterwards; as durable as a write
+	OpFlush    // everything that completed before it was submitted is durable
+)
+
+// Request is one operation of a user. The caller owns it and its buffers and
+// leaves both alone until Done; it may use the request again from inside Done.
+type Request struct {
+	Op    Op
+	FUA   bool
+	LBA   uint64
+	Count uint64 // blocks
+	// Bufs hold Count blocks; every element is a multiple of 4096 bytes.
+	Bufs [][]byte
+	// Done is called on the core thread, never from inside Submit. Err is nil,
+	// or a unix.Errno: EIO (some of exactly these blocks cannot be read, or
+	// could not be written), ENOSPC, EROFS, ENODEV, EINVAL.
+	Done func(*Request)
+	Ctx  any
+	Err  error
+
+	next *Request
+	left uint64 // blocks (or pieces of a read) that are not done
+	off  uint64 // blocks packed into records so far
+	buf  int    // buffer and byte that block off stands in
+	bufo int
+}
+
+// check validates what a caller may get wrong.
+func (r *Request) check(blocks uint64) error {
+	if r.Op == OpFlush {
+		return nil
+	}
+	if r.Op > OpFlush || r.Count == 0 || r.LBA >= blocks || r.Count > blocks-r.LBA {
+		return unix.EINVAL
+	}
+	if r.Op == OpTrim {
+		return nil
+	}
+	n := uint64(0)
+	for _, b := range r.Bufs {
+		if len(b)%layout.BlockSize != 0 {
+			return unix.EINVAL
+		}
+		n += uint64(len(b))
+	}
+	if n != r.Count*layout.BlockSize {
+		return unix.EINVAL
+	}
+	return nil
+}
+
+// block returns the next block of the request's buffers and steps over it.
+func (r *Request) block() []byte {
+	for r.bufo == len(r.Bufs[r.buf]) {
+		r.buf++
+		r.bufo = 0
+	}
+	b := r.Bufs[r.buf][r.bufo : r.bufo+layout.BlockSize : r.bufo+layout.BlockSize]
+	r.bufo += layout.BlockSize
+	return b
+}
+
+// queue is a list of requests in order.
+type queue struct {
+	head, tail *Request
+	n          int
+}
+
+func (q *queue) push(r *Request) {
+	r.next = nil
+	if q.tail == nil {
+		q.head = r
+	} else {
+		q.tail.next = r
+	}
+	q.tail = r
+	q.n++
+}
+
+func (q *queue) pop() *Request {
+	r := q.head
+	q.head = r.next
+	if q.head == nil {
+		q.tail = nil
+	}
+	r.next = nil
+	q.n--
+	return r
+}
+
+// take empties the queue and returns its head.
+func (q *queue) take() *Request {
+	h := q.head
+	*q = queue{}
+	return h
+}
+
+// Submit starts a request. It never completes it inline. A request that is
+// wrong or cannot be served completes with an error like any other.
+func (d *Device) Submit(r *Request) {
+	r.Err = nil
+	r.off, r.buf, r.bufo = 0, 0, 0
+	if err := d.admit(r); err != nil {
+		d.completeLater(r, err)
+		return
+	}
+	d.inUse++
+	switch r.Op {
+	case OpRead:
+		d.stats.User.Read.IOs++
+		d.stats.User.Read.Blocks += r.Count
+		r.left = 1 // its own share, until every piece was started
+		d.reader.q.push(r)
+	case OpWrite:
+		d.stats.User.Write.IOs++
+		d.stats.User.Write.Blocks += r.Count
+		r.left = r.Count
+		d.log_.q.push(r)
+	case OpTrim:
+		d.stats.TrimIOs++
+		d.stats.TrimBlock += r.Count
+		r.left = r.Count
+		d.log_.q.push(r)
+	case OpFlush:
+		d.stats.Flushes++
+		d.flusher.q.push(r)
+	}
+	d.wakeUser()
+}
+
+func (d *Device) admit(r *Request) error {
+	if d.stopping || d.health == HealthFaulted {
+		return unix.ENODEV
+	}
+	if err := r.check(d.lay.LBAs); err != nil {
+		return err
+	}
+	if (r.Op == OpWrite || r.Op == OpTrim) && d.health != HealthOK {
+		return unix.EROFS
+	}
+	return nil
+}
+
+// wakeUser makes the queues of user requests be looked at after the messages
+// of this turn, so that everything that arrived together goes together.
+func (d *Device) wakeUser() {
+	if !d.userAwake {
+		d.userAwake = true
+		d.th.Post(serveUser, d)
+	}
+}
+
+func serveUser(arg any) {
+	d := arg.(*Device)
+	d.userAwake = false
+	d.lastActive = d.th.Now()
+	d.pack()
+	d.startReads()
+	d.startFlush()
+}
+
+// complete answers a request that Submit counted.
+func (d *Device) complete(r *Request) {
+	d.inUse--
+	if r.Err != nil {
+		d.countUserError(r)
+	}
+	r.Done(r)
+	if d.inUse == 0 && d.stopping {
+		d.drained()
+	}
+}
+
+func (d *Device) countUserError(r *Request) {
+	switch r.Op {
+	case OpRead:
+		d.stats.User.Read.ErrorsMedia++
+	case OpWrite, OpTrim:
+		d.stats.User.Write.ErrorsMedia++
+	}
+}
+
+// completeLater answers a request that was refused.
+func (d *Device) completeLater(r *Request, err error) {
+	r.Err = err
+	r.next = nil
+	d.th.Post(completeRefused, r)
+}
+
+func completeRefused(arg any) {
+	r := arg.(*Request)
+	r.Done(r)
+}

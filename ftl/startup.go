@@ -1,0 +1,559 @@
+package ftl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/ftl/layout"
+	"goftl/ftl/mngt"
+	"goftl/ftl/record"
+	"goftl/ftl/superblock"
+)
+
+// lifecycle is what starting and stopping need.
+type lifecycle struct {
+	proc     *mngt.Process[*Device]
+	choice   *superblock.Choice
+	started  func(d *Device, err error)
+	stopped  func(err error)
+	fast     bool
+	stopErr  error
+	history  []mngt.StepRecord
+	blank    bool
+	onDrain  func(d *Device)
+	onQuiet  func(d *Device)
+	zeroes   devIO
+	openDone bool
+}
+
+type (
+	process = mngt.Process[*Device]
+	desc    = mngt.Desc[*Device]
+	step    = mngt.Step[*Device]
+)
+
+// Start creates or loads a device. It is called on the core thread, where done
+// is called too, with the device or with the error of the step that failed
+// after everything was rolled back.
+func Start(cfg *Config, done func(d *Device, err error)) {
+	c := *cfg
+	if err := c.complete(); err != nil {
+		done(nil, err)
+		return
+	}
+	d := &Device{cfg: c, th: c.Thread, log: c.Logger}
+	d.life.started = done
+	d.cache.kind, d.base.kind = devCache, devBase
+	d.life.proc = mngt.Run(d.th, d, startup(), d.log, startDone)
+}
+
+func startDone(d *Device, err error) {
+	d.life.history = append(d.life.history, d.life.proc.History()...)
+	done := d.life.started
+	d.life.started = nil
+	d.life.proc = nil
+	if err != nil {
+		done(nil, err)
+		return
+	}
+	done(d, nil)
+}
+
+// History is the account of the steps of starting and stopping, for
+// inspection.
+func (d *Device) History() []mngt.StepRecord { return d.life.history }
+
+// The tables. A table that refers to itself does not compile as a variable, so
+// each is returned by a function.
+
+// startup is the way of every start: the devices, what stands on them, then
+// create or load.
+func startup() *desc {
+	return &desc{Name: "startup", Steps: []step{
+		{Name: "open devices", Action: stepOpenDevices, Cleanup: stepCloseDevices},
+		{Name: "superblock buffers", Action: stepSuperblockBuffers, Cleanup: stepFreeSuperblockBuffers},
+		// Rule 13: after a kill, reads come from volatile caches.
+		{Name: "flush devices", Action: stepFlushBoth},
+		{Name: "read superblocks", Action: stepReadSuperblocks},
+		{Name: "create or load", Action: stepCreateOrLoad},
+		{Name: "timers", Action: stepTimers, Cleanup: stepStopTimers},
+		{Name: "run", Action: stepRun},
+	}}
+}
+
+// create makes a new device. Nothing is scrubbed: a generation, an identity or
+// a directory entry invalidates whatever stands in chunks, bands and L2P slots.
+func create() *desc {
+	return &desc{Name: "create", Steps: []step{
+		{Name: "compute layout", Action: stepComputeLayout},
+		{Name: "memory", Action: stepMemory, Cleanup: stepFreeMemory},
+		{Name: "mapping", Action: stepNewTable, Cleanup: stepFreeTable},
+		{Name: "metadata objects", Action: stepMetadata, Cleanup: stepFreeMetadata},
+		{Name: "reserve metadata space", Action: stepReserveSpace},
+		{Name: "clear chunk descriptors", Action: stepClearChunks},
+		{Name: "clear band descriptors", Action: stepClearBands},
+		{Name: "write directory", Action: stepWriteDirectory},
+		{Name: "flush devices", Action: stepFlushBoth},
+		{Name: "write superblock", Action: stepFirstSuperblock},
+		{Name: "free lists", Action: stepListFree},
+	}}
+}
+
+// load brings an existing device back: after a clean stop, after a crash, or
+// after a kill whose shared memory survived.
+func load() *desc {
+	return &desc{Name: "load", Steps: []step{
+		{Name: "memory", Action: stepMemory, Cleanup: stepFreeMemory},
+		{Name: "mapping", Action: stepOldTable, Cleanup: stepFreeTable},
+		{Name: "metadata objects", Action: stepMetadata, Cleanup: stepFreeMetadata},
+		{Name: "repair superblock copy", Action: stepResync},
+		{Name: "restore chunk descriptors", Action: stepRestoreChunks},
+		{Name: "restore band descriptors", Action: stepRestoreBands},
+		{Name: "segment states", Action: stepSegments},
+		{Name: "load checkpoint", Action: stepLoadCheckpoint},
+		{Name: "redo", Action: stepRedo},
+		{Name: "judge losses", Action: stepJudge},
+		{Name: "free lists", Action: stepListFree},
+		// Rule 14 after a clean stop, Rule 19 after a crash: one durable step
+		// to a new incarnation, before any IO and before any segment changes.
+		{Name: "begin incarnation", Action: stepIncarnation},
+		{Name: "close recovered segments", Action: stepCloseRecovered},
+	}}
+}
+
+// next ends the running step as err says. It has the shape of the callbacks
+// that the parts of the device call.
+func next(d *Device, err error) {
+	p := d.life.proc
+	if err != nil {
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+// enter notes the running process, so that callbacks find it.
+func enter(p *process) *Device {
+	d := p.Owner()
+	d.life.proc = p
+	return d
+}
+
+func stepOpenDevices(p *process) {
+	d := enter(p)
+	for _, v := range []*dev{&d.cache, &d.base} {
+		name := d.cfg.Cache
+		if v == &d.base {
+			name = d.cfg.Base
+		}
+		if err := v.open(d, name); err != nil {
+			d.closeDevices()
+			p.Fail(err)
+			return
+		}
+	}
+	if err := d.checkDevices(); err != nil {
+		d.closeDevices()
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+// open opens and claims one of the devices.
+func (v *dev) open(d *Device, name string) error {
+	write := !d.cfg.ReadOnly
+	desc, err := d.cfg.Manager.Open(name, write, devEvent, d, d.th)
+	if err != nil {
+		return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+	}
+	v.desc, v.th, v.stats = desc, d.th, &d.stats
+	v.info = desc.Bdev().Info()
+	if write {
+		if err := desc.Claim(bdev.ClaimExclusiveWrite, "ftl"); err != nil {
+			return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+		}
+	}
+	if v.ch, err = desc.Channel(d.th); err != nil {
+		return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+	}
+	return nil
+}
+
+// checkDevices refuses devices that cannot carry an FTL.
+func (d *Device) checkDevices() error {
+	for _, v := range []*dev{&d.cache, &d.base} {
+		i := v.info
+		switch {
+		case i.BlockSize != blockSize:
+			return fmt.Errorf("%s device %s has blocks of %d bytes, 4096 are needed: %w", v.kind, i.Name, i.BlockSize, unix.EINVAL)
+		case i.Zoned:
+			return fmt.Errorf("%s device %s is zoned, this version needs a conventional one: %w", v.kind, i.Name, unix.ENOTSUP)
+		case i.WriteUnit > 1:
+			return fmt.Errorf("%s device %s has a write unit of %d blocks, this version needs 1: %w", v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i.ReadOnly && !d.cfg.ReadOnly:
+			return fmt.Errorf("%s device %s is read-only; use the read-only mode or make it writable: %w", v.kind, i.Name, unix.EROFS)
+		case v.kind == devCache && i.MDSize != 0 && i.MDSize < record.VSSSize:
+			return fmt.Errorf("cache device %s has %d bytes of metadata a block: 0 or at least %d are needed: %w",
+				i.Name, i.MDSize, record.VSSSize, unix.EINVAL)
+		}
+	}
+	return nil
+}
+
+// devEvent hears what happens to the devices.
+func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, _ []bdev.MediaExtent) {
+	d := arg.(*Device)
+	if ev != bdev.Remove {
+		return
+	}
+	for _, v := range []*dev{&d.cache, &d.base} {
+		if v.desc != nil && v.desc.Bdev() == b {
+			v.removed = true
+		}
+	}
+	d.fail(HealthReadOnly, "device "+b.Name()+" was removed", unix.ENODEV)
+}
+
+func stepCloseDevices(p *process) {
+	d := enter(p)
+	d.closeDevices()
+	p.Next()
+}
+
+func (d *Device) closeDevices() {
+	for _, v := range []*dev{&d.cache, &d.base} {
+		if v.ch != nil {
+			v.ch.Put()
+		}
+		if v.desc != nil {
+			v.desc.Close()
+		}
+		v.ch, v.desc = nil, nil
+	}
+}
+
+func stepSuperblockBuffers(p *process) {
+	enter(p).initSuperblock()
+	p.Next()
+}
+
+func stepFreeSuperblockBuffers(p *process) {
+	enter(p).freeSuperblock()
+	p.Next()
+}
+
+func stepFlushBoth(p *process) {
+	d := enter(p)
+	if d.cfg.ReadOnly {
+		p.Skip()
+		return
+	}
+	d.flushBoth(next)
+}
+
+func stepReadSuperblocks(p *process) { enter(p).readSuperblocks(next) }
+
+// stepCreateOrLoad decides by what the devices hold and what was asked for.
+func stepCreateOrLoad(p *process) {
+	d := enter(p)
+	want := d.cfg.UUID
+	if d.cfg.Create {
+		d.cfg.UUID = uuid.Nil // whatever is there, is there
+	}
+	choice, err := d.chooseSuperblock()
+	d.cfg.UUID = want
+	if d.cfg.Create {
+		if refused := d.refuseCreate(err); refused != nil {
+			p.Fail(refused)
+			return
+		}
+		p.Call(create())
+		return
+	}
+	if err != nil {
+		p.Fail(err)
+		return
+	}
+	d.life.choice = choice
+	d.sb = *choice.SB
+	d.lay = choice.SB.Layout
+	if d.lay.VSS != (d.cache.info.MDSize >= record.VSSSize) {
+		p.Fail(fmt.Errorf("cache device %s: the FTL was made %s metadata per block, the device is %s: %w", d.cache.name(),
+			with(d.lay.VSS), with(!d.lay.VSS), unix.EINVAL))
+		return
+	}
+	p.Call(load())
+}
+
+func with(yes bool) string {
+	if yes {
+		return "with"
+	}
+	return "without"
+}
+
+// refuseCreate says why a new device may not be made over what is there.
+func (d *Device) refuseCreate(found error) error {
+	switch {
+	case d.cfg.Force, errors.Is(found, superblock.ErrBlank):
+		return nil
+	case errors.Is(found, superblock.ErrForeign):
+		return fmt.Errorf("%w: %w", ErrNotEmpty, found)
+	case found == nil:
+		return ErrExists
+	}
+	return fmt.Errorf("%w: %w", ErrExists, found)
+}
+
+func stepComputeLayout(p *process) {
+	d := enter(p)
+	l, err := layout.Compute(layout.Params{
+		CacheBlocks: d.cache.info.Blocks, BaseBlocks: d.base.info.Blocks, CacheMD: d.cache.info.MDSize,
+		SparePct: d.cfg.SparePct, SizeBlocks: d.cfg.SizeBytes / blockSize,
+		ChunkBlocks: d.cfg.ChunkBlocks, BandBlocks: d.cfg.BandBlocks,
+	})
+	if err != nil {
+		p.Fail(err)
+		return
+	}
+	d.lay = l
+	d.sb = superblock.Superblock{
+		Version: superblock.Version, UUID: d.cfg.UUID, Name: d.cfg.Name, Inc: 1, CkptK: 1,
+		Created: d.cfg.CreatedNs, CacheUUID: d.cache.info.UUID, BaseUUID: d.base.info.UUID,
+		Config: superblock.Config{SparePct: l.SparePct, VerifyReads: true}, Layout: l,
+	}
+	p.Next()
+}
+
+func stepMemory(p *process) {
+	enter(p).buildMemory()
+	p.Next()
+}
+
+func stepFreeMemory(p *process) {
+	enter(p).freeMemory()
+	p.Next()
+}
+
+// stepNewTable makes an empty mapping.
+func stepNewTable(p *process) {
+	d := enter(p)
+	d.openTable(false)
+	p.Next()
+}
+
+// stepOldTable takes the mapping from shared memory when a killed process left
+// it there (Rule 21), else makes an empty one to load.
+func stepOldTable(p *process) {
+	d := enter(p)
+	d.openTable(!d.sb.Clean && !d.cfg.ReadOnly)
+	d.redoFrom = d.sb.CU
+	d.lastG = d.sb.CM
+	if d.fromShm {
+		d.redoFrom = max(d.shm.acked(), d.sb.CU)
+		d.lastG = max(d.lastG, d.shm.lastG())
+	}
+	p.Next()
+}
+
+func stepFreeTable(p *process) {
+	enter(p).closeTable(false)
+	p.Next()
+}
+
+func stepMetadata(p *process) {
+	d := enter(p)
+	if err := d.buildMetadata(); err != nil {
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+func stepFreeMetadata(p *process) {
+	enter(p).freeMetadata()
+	p.Next()
+}
+
+// stepReserveSpace has a sparse cache file allocate its metadata now, so that
+// a full file system is met here and not in the middle of a checkpoint.
+func stepReserveSpace(p *process) {
+	d := enter(p)
+	if !d.cache.info.Ops.Has(bdev.OpWriteZeroes) {
+		p.Skip()
+		return
+	}
+	x := &d.life.zeroes
+	x.prepare(&d.cache, bdev.OpWriteZeroes, nil, nil, 0, d.lay.Region(layout.RegionChunks).Offset, SourceMDCache)
+	x.call(func(_ *devIO, err error) {
+		if err != nil {
+			err = fmt.Errorf("reserving %d blocks of metadata on %s: %w", x.n, d.cache.name(), err)
+		}
+		next(d, err)
+	}, d)
+}
+
+func stepClearChunks(p *process) { enter(p).mdChunks.Clear(0, nil, mdDone, p.Owner()) }
+func stepClearBands(p *process)  { enter(p).mdBands.Clear(0, nil, mdDone, p.Owner()) }
+
+func mdDone(arg any, err error) { next(arg.(*Device), err) }
+
+// stepWriteDirectory writes the directory of checkpoint 1, which names no page.
+func stepWriteDirectory(p *process) {
+	d := enter(p)
+	c := &d.ckpt
+	c.k = 1
+	dir := c.dirs[0]
+	clear(dir)
+	for i := uint64(0); i < d.lay.DirBlocks; i++ {
+		record.SealDir(dir[i*blockSize:(i+1)*blockSize], i, 1, d.seed)
+	}
+	c.io.idx = 0
+	c.io.prepareOne(&d.cache, bdev.OpWrite, dir, d.dirOffset(0, 0), SourceL2P)
+	c.io.call(firstDirDone, d)
+}
+
+func firstDirDone(x *devIO, err error) {
+	d := x.owner.(*Device)
+	if err != nil || x.idx == 1 {
+		next(d, err)
+		return
+	}
+	x.idx = 1
+	x.prepareOne(&d.cache, bdev.OpWrite, d.ckpt.dirs[0], d.dirOffset(0, 1), SourceL2P)
+	x.call(firstDirDone, d)
+}
+
+func stepFirstSuperblock(p *process) {
+	d := enter(p)
+	d.writeSuperblock(d.sb, next)
+}
+
+func stepListFree(p *process) {
+	d := enter(p)
+	d.listFree()
+	p.Next()
+}
+
+func stepResync(p *process) {
+	d := enter(p)
+	c := d.life.choice
+	if d.cfg.ReadOnly || !c.RewriteBase && !c.RewriteCache {
+		p.Skip()
+		return
+	}
+	d.resyncSuperblock(c, next)
+}
+
+func stepRestoreChunks(p *process) { enter(p).mdChunks.Restore(mdDone, p.Owner()) }
+func stepRestoreBands(p *process)  { enter(p).mdBands.Restore(mdDone, p.Owner()) }
+
+func stepSegments(p *process) {
+	d := enter(p)
+	if err := d.loadDescriptors(); err != nil {
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+func stepLoadCheckpoint(p *process) { enter(p).loadCheckpoint(next) }
+
+// stepRedo replays the log. After a clean stop there is nothing to replay, but
+// a segment that could not be closed is scanned all the same.
+func stepRedo(p *process) { enter(p).redo(next) }
+
+// stepJudge stops a device from taking writes when durable records are gone,
+// until a person decides (Rule 17).
+func stepJudge(p *process) {
+	d := enter(p)
+	if d.cfg.ReadOnly {
+		d.health = HealthReadOnly
+		p.Next()
+		return
+	}
+	if d.redoGaps > 0 {
+		if !d.cfg.AcceptLoss {
+			d.fail(HealthReadOnly, "durable user records cannot be read; accept the loss to go on writing", ErrLoss)
+			p.Next()
+			return
+		}
+		d.log.Warn("loss of durable user records accepted", "records", d.redoGaps)
+		d.sb.State |= superblock.StateDegraded
+	}
+	p.Next()
+}
+
+// stepIncarnation begins a new incarnation durably: by recovery's own
+// checkpoint after a crash, by clearing the clean flag after a clean stop.
+func stepIncarnation(p *process) {
+	d := enter(p)
+	if d.health != HealthOK {
+		p.Skip()
+		return
+	}
+	if d.sb.Clean {
+		nsb := d.sb
+		nsb.Clean = false
+		nsb.Inc++
+		d.writeSuperblock(nsb, func(d *Device, err error) {
+			if err == nil {
+				d.quarantineEmpty(true)
+			}
+			next(d, err)
+		})
+		return
+	}
+	d.quarantineEmpty(false)
+	d.checkpoint(1, next)
+}
+
+func stepCloseRecovered(p *process) {
+	d := enter(p)
+	if d.health != HealthOK {
+		p.Skip()
+		return
+	}
+	d.closeRecovered(next)
+}
+
+func stepTimers(p *process) {
+	d := enter(p)
+	d.retry = d.th.RegisterPoller("ftl retry", retryTick, d, retryPeriod)
+	d.retry.Pause()
+	d.idleTimer = d.th.RegisterPoller("ftl idle", idleTick, d, idlePeriod)
+	d.idleTimer.Pause()
+	p.Next()
+}
+
+func stepStopTimers(p *process) {
+	enter(p).stopTimers()
+	p.Next()
+}
+
+func (d *Device) stopTimers() {
+	if d.retry != nil {
+		d.retry.Unregister()
+		d.idleTimer.Unregister()
+	}
+	d.retry, d.idleTimer = nil, nil
+}
+
+// stepRun opens the device for IO.
+func stepRun(p *process) {
+	d := enter(p)
+	if d.shm != nil {
+		d.shm.begin(d.sb.Inc, d.ackedU, d.lastG)
+	}
+	d.life.choice = nil
+	d.running = true
+	d.log.Info("device ready", "name", d.sb.Name, "uuid", d.sb.UUID, "blocks", d.lay.LBAs, "health", d.health.String(),
+		"redone", d.redone, "shm", d.fromShm)
+	d.wake()
+	p.Next()
+}

@@ -1,0 +1,367 @@
+package ftl
+
+import (
+	"goftl/bdev"
+	"goftl/ftl/layout"
+	"goftl/ftl/record"
+	"goftl/internal/assert"
+	"goftl/iobuf"
+)
+
+// stream is a place where records of one kind are appended: an open segment
+// and, when asked for, the next one being opened ahead of need.
+type stream struct {
+	d       *Device
+	name    string
+	band    bool
+	src     Source
+	ahead   bool // open the next segment before the present one is full
+	reserve int  // free segments that this stream leaves to others
+	cur     *segment
+	next    *segment // opening or open
+	// ready is called when a segment became open, or opening failed.
+	ready func(d *Device)
+}
+
+// segment returns the open segment with at least need free slots, or nil when
+// the caller must wait for ready (or for a free segment).
+func (t *stream) segment(need uint32) *segment {
+	d := t.d
+	if s := t.cur; s != nil {
+		if s.state == segOpen && s.broken {
+			return nil
+		}
+		if s.state == segOpen && s.next+need <= s.body {
+			return s
+		}
+		t.cur = nil
+		if s.state == segOpen {
+			d.seal(s)
+		}
+	}
+	if t.next != nil && t.next.state == segOpen {
+		t.cur, t.next = t.next, nil
+	}
+	if t.next == nil && (t.cur == nil || t.ahead) {
+		t.openNext()
+	}
+	return t.cur
+}
+
+// openNext starts opening a free segment.
+func (t *stream) openNext() {
+	d := t.d
+	if !d.mayOpen(t) {
+		return
+	}
+	s := d.takeFree(t.band)
+	if s == nil {
+		return
+	}
+	t.next = s
+	d.open(s, t)
+}
+
+// waiting says whether the stream has no segment to append to.
+func (t *stream) waiting() bool { return t.cur == nil }
+
+// mayOpen says whether the stream may take a free segment now.
+func (d *Device) mayOpen(t *stream) bool {
+	if d.health != HealthOK {
+		return false
+	}
+	if t.band {
+		return d.freeBands.n > t.reserve
+	}
+	return d.freeChunks.n > t.reserve
+}
+
+// fifo is a queue of segments; its room is the number of segments, so it is
+// never full.
+type fifo struct {
+	q    []uint32
+	head int
+	n    int
+}
+
+func (f *fifo) push(i uint32) {
+	f.q[(f.head+f.n)%len(f.q)] = i
+	f.n++
+}
+
+func (f *fifo) pop() uint32 {
+	i := f.q[f.head]
+	f.head = (f.head + 1) % len(f.q)
+	f.n--
+	return i
+}
+
+func (d *Device) takeFree(band bool) *segment {
+	f := &d.freeChunks
+	if band {
+		f = &d.freeBands
+	}
+	if f.n == 0 {
+		return nil
+	}
+	return &d.segs[f.pop()]
+}
+
+// open makes a free segment ready for records. Rule 3: its OPEN descriptor,
+// with a new generation, is durable before the first record is written.
+func (d *Device) open(s *segment, t *stream) {
+	s.setState(segOpening)
+	assert.That(d.valid[s.idx] == 0 && s.pins == 0 && s.unacked == 0, "a free segment holds nothing")
+	s.gen++
+	s.inc = d.sb.Inc
+	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
+	s.opened = d.lastG
+	s.broken, s.summaryOK, s.draining = false, false, false
+	s.sum = d.takeSummary(s.band)
+	s.owner = t
+	d.putDescriptor(s, record.StateOpen)
+	s.entry.Arg = s
+	s.entry.Done = openDone
+	d.persistDescriptor(s)
+}
+
+func openDone(arg any, err error) {
+	s := arg.(*segment)
+	d, t := s.d, s.owner
+	if err == nil {
+		s.setState(segOpen)
+		d.descFailures = 0
+		t.ready(d)
+		return
+	}
+	d.log.Error("opening a segment failed", "kind", s.kindName(), "id", s.id, "err", err)
+	d.giveSummary(s)
+	t.next = nil
+	d.descFailures++
+	if d.descFailures > maxDescFailures {
+		s.setState(segBad)
+		d.fail(HealthReadOnly, "descriptors cannot be written", err)
+		t.ready(d)
+		return
+	}
+	// The copies on media may say OPEN with the new generation or still the
+	// old one; either way the segment holds nothing.
+	s.setState(segFree)
+	d.freeList(s.band).push(s.idx)
+	d.retryLater()
+}
+
+func (d *Device) freeList(band bool) *fifo {
+	if band {
+		return &d.freeBands
+	}
+	return &d.freeChunks
+}
+
+// putDescriptor encodes the segment's durable state into its metadata object.
+func (d *Device) putDescriptor(s *segment, st record.State) {
+	desc := record.Descriptor{
+		State: st, Seg: s.idx, Gen: s.gen, Inc: s.inc, Slots: s.next,
+		FirstU: s.firstU, LastU: s.lastU, MaxG: s.maxG, MaxD: s.maxD, Opened: s.opened,
+	}
+	desc.Put(d.mdOf(s).Buffer()[uint64(s.id)*blockSize:])
+}
+
+// persistDescriptor writes it by Rule 1: mirror, flush, primary, flush.
+func (d *Device) persistDescriptor(s *segment) {
+	d.mdOf(s).PersistEntryOrdered(&s.entry, uint64(s.id), 1)
+}
+
+// seal lets the segment take no more records; it is closed when those under
+// way are on the device.
+func (d *Device) seal(s *segment) {
+	s.setState(segClosing)
+	s.closeIfDone()
+}
+
+// closeStage is where the closing of a segment stands.
+type closeStage uint8
+
+const (
+	closeNone closeStage = iota
+	closeBodies
+	closeSummary
+	closeSummaryFlush
+	closeDescriptor
+	closeHeld // found open by a load; closed after recovery's checkpoint
+)
+
+// closeIfDone starts to close a sealed segment once nothing is under way.
+func (s *segment) closeIfDone() {
+	if s.state != segClosing || s.inflight != 0 || s.head != nil || s.closing != closeNone {
+		return
+	}
+	s.sum.Clear(s.next, s.body)
+	s.sum.Seal(s.summaryID())
+	// Rule 7: bodies complete, flush, summary, FULL descriptor. The summary
+	// is flushed too, so that FULL never stands in front of it.
+	s.closing = closeBodies
+	s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
+	s.io.call(closeStep, s)
+}
+
+func (s *segment) mdSource() Source {
+	if s.band {
+		return SourceMDBase
+	}
+	return SourceMDCache
+}
+
+func closeStep(x *devIO, err error) {
+	s := x.owner.(*segment)
+	if err != nil {
+		s.closed(err)
+		return
+	}
+	switch s.closing {
+	case closeBodies:
+		s.closing = closeSummary
+		s.io.prepareOne(s.dev, bdev.OpWrite, s.sum, s.off+uint64(s.body), s.mdSource())
+		s.io.call(closeStep, s)
+	case closeSummary:
+		s.closing = closeSummaryFlush
+		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
+		s.io.call(closeStep, s)
+	case closeSummaryFlush:
+		s.closing = closeDescriptor
+		s.d.putDescriptor(s, record.StateFull)
+		s.entry.Arg, s.entry.Done = s, closeDescribed
+		s.d.persistDescriptor(s)
+	default:
+		assert.That(false, "closing has no such stage")
+	}
+}
+
+func closeDescribed(arg any, err error) {
+	s := arg.(*segment)
+	if err != nil {
+		s.d.log.Warn("FULL descriptor not written; the segment is scanned after a crash",
+			"kind", s.kindName(), "id", s.id, "err", err)
+	}
+	s.summaryOK = true
+	s.closed(nil)
+}
+
+// closed ends the closing. A segment whose summary could not be written keeps
+// it in memory; after a crash it is scanned as an open one.
+func (s *segment) closed(err error) {
+	d := s.d
+	s.closing = closeNone
+	if err != nil {
+		s.faults++
+		d.log.Warn("summary not written; kept in memory", "kind", s.kindName(), "id", s.id, "err", err)
+	}
+	s.setState(segFull)
+	if s.summaryOK {
+		d.cacheSums(s)
+		d.giveSummary(s)
+	}
+	if s.recovered {
+		s.recovered = false
+		d.oneClosed()
+	}
+	d.noteIfEmpty(s)
+	d.wake()
+}
+
+// cacheSums moves the checksums of a segment that was just written to the
+// cache of checksums, where its first reads will look.
+func (d *Device) cacheSums(s *segment) {
+	if s.vss() {
+		return
+	}
+	for i := uint32(0); int(i)*blockSize < len(s.sum); i++ {
+		d.sums.insert(sumKey(s, i), s.sum[i*blockSize:(i+1)*blockSize])
+	}
+}
+
+// takeSummary returns memory for a summary; giveSummary keeps it for the next.
+func (d *Device) takeSummary(band bool) record.Summary {
+	pool := &d.sumPool[kindIndex(band)]
+	if n := len(*pool); n > 0 {
+		m := (*pool)[n-1]
+		*pool = (*pool)[:n-1]
+		return m
+	}
+	slots := d.lay.ChunkBlocks
+	if band {
+		slots = d.lay.BandBlocks
+	}
+	return record.Summary(iobuf.Alloc(int(layout.SummaryBlocks(slots)) * blockSize))
+}
+
+func (d *Device) giveSummary(s *segment) {
+	d.returnSummary(s.band, s.sum)
+	s.sum = nil
+}
+
+func (d *Device) returnSummary(band bool, m record.Summary) {
+	pool := &d.sumPool[kindIndex(band)]
+	*pool = append(*pool, m)
+}
+
+func kindIndex(band bool) int {
+	if band {
+		return 1
+	}
+	return 0
+}
+
+// noteIfEmpty moves a full segment without valid blocks to quarantine (Rule
+// 9: no pins are needed yet, but every user record in it was switched and no
+// drain holds it).
+func (d *Device) noteIfEmpty(s *segment) {
+	if s.state != segFull || d.valid[s.idx] != 0 || s.unacked != 0 || s.draining {
+		return
+	}
+	s.emptiedAt = d.ckpt.attempts
+	s.setState(segQuarantine)
+	if s.sum != nil {
+		d.giveSummary(s)
+	}
+	d.wake()
+}
+
+// releaseQuarantine frees what a committed checkpoint covers: segments that
+// were empty before it started and whose last user record it reflects (Rule 9).
+func (d *Device) releaseQuarantine(attempt, cu uint64) {
+	for i := range d.segs {
+		s := &d.segs[i]
+		if s.state != segQuarantine || s.emptiedAt >= attempt || s.lastU > cu {
+			continue
+		}
+		s.freeable = true
+		d.freeIfUnpinned(s)
+	}
+}
+
+// freeIfUnpinned frees a segment that a checkpoint released once no read holds
+// it (Rule 10).
+func (d *Device) freeIfUnpinned(s *segment) {
+	if s.state != segQuarantine || !s.freeable || s.pins != 0 {
+		return
+	}
+	s.freeable = false
+	if s.faults >= maxSegmentFaults {
+		s.setState(segBad)
+		d.log.Warn("segment retired after repeated errors", "kind", s.kindName(), "id", s.id)
+		return
+	}
+	s.setState(segFree)
+	d.freeList(s.band).push(s.idx)
+	d.wake()
+}
+
+// unpin drops a read's hold on a segment.
+func (d *Device) unpin(s *segment) {
+	assert.That(s.pins > 0, "pins are counted")
+	s.pins--
+	if s.pins == 0 && s.freeable {
+		d.freeIfUnpinned(s)
+	}
+}

@@ -1,0 +1,700 @@
+package ftl
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/ftl/l2p"
+	"goftl/ftl/record"
+	"goftl/internal/assert"
+	"goftl/iobuf"
+)
+
+// The log of user records.
+//
+// Requests wait in a queue. pack puts as many of them as fit into one record
+// (group commit) and writes it straight from the callers' buffers. A record is
+// effective when it and everything before it in its segment is on the device;
+// records are switched into the mapping and acknowledged strictly in the order
+// of their numbers (Rule 5), whatever chunk they stand in.
+
+const (
+	// maxRecords bounds the user records under way.
+	maxRecords = 64
+	// fewRecords: with so many under way a record that is not full waits for
+	// company, because an answer will come soon anyway.
+	fewRecords = 4
+	// maxTrimBlocks bounds the blocks that one trim record unmaps, so that
+	// its switch takes well under a millisecond.
+	maxTrimBlocks = 64 << 10
+	// maxRehome bounds how often one record is written again elsewhere.
+	maxRehome = 8
+)
+
+// part is a piece of a request inside a record.
+type part struct {
+	req *Request
+	n   uint64 // blocks
+}
+
+// recordOp is one user record on its way to the log.
+type recordOp struct {
+	d         *Device
+	w         slotWrite
+	io        devIO
+	kind      record.Kind
+	u         uint64
+	voidLast  uint64 // void: last number covered
+	n         int    // blocks, or ranges
+	hdr       []byte // header block
+	vss       []byte
+	bufs      [][]byte // header slot, then data
+	parts     []part
+	lbas      []uint64
+	counts    []uint64 // of ranges
+	sums      []uint64
+	effective bool
+	rehomed   int
+	next      *recordOp
+}
+
+// logState is the user log of a device.
+type logState struct {
+	q     queue // writes and trims that wait
+	free  *recordOp
+	under int // records under way: packed and not switched
+	ring  [maxRecords * 2]*recordOp
+	nextU uint64
+
+	inflight inflightMap
+	cur      stream
+
+	rehome     *recordOp // to be written again, in u order
+	failing    bool      // an error that ends records was seen; waiting for the rest to come back
+	failErr    error
+	voidFrom   uint64 // numbers that a void record must cover before the log goes on
+	voidTo     uint64
+	voidErr    error
+	voidTried  int64
+	voidActive bool
+
+	padD   uint64 // D of the last pad
+	credit int64  // blocks that may be written while space is short
+}
+
+func newRecordOp(d *Device) *recordOp {
+	r := &recordOp{
+		d:      d,
+		hdr:    iobuf.Alloc(blockSize),
+		bufs:   make([][]byte, 0, record.MaxBlocks+1),
+		parts:  make([]part, 0, record.MaxTrims),
+		lbas:   make([]uint64, record.MaxTrims),
+		counts: make([]uint64, record.MaxTrims),
+		sums:   make([]uint64, record.MaxBlocks+1),
+	}
+	if d.lay.VSS {
+		r.vss = iobuf.Alloc((record.MaxBlocks + 1) * int(d.cache.info.MDSize))
+	}
+	r.w.owner = r
+	r.w.effective = recordEffective
+	r.w.failed = recordFailed
+	return r
+}
+
+func (d *Device) initLog() {
+	d.log_.cur = stream{d: d, name: "log", src: SourceUser, ahead: true, ready: (*Device).pack}
+	for range maxRecords {
+		r := newRecordOp(d)
+		r.next = d.log_.free
+		d.log_.free = r
+	}
+	d.log_.inflight.init()
+}
+
+func (d *Device) freeLog() {
+	for r := d.log_.free; r != nil; r = r.next {
+		iobuf.Free(r.hdr)
+		if r.vss != nil {
+			iobuf.Free(r.vss)
+		}
+	}
+	d.log_.free = nil
+}
+
+func (l *logState) takeOp() *recordOp {
+	r := l.free
+	l.free = r.next
+	r.next = nil
+	r.parts, r.bufs = r.parts[:0], r.bufs[:0]
+	r.n, r.rehomed, r.effective = 0, 0, false
+	l.under++
+	return r
+}
+
+func (l *logState) giveOp(r *recordOp) {
+	r.next = l.free
+	l.free = r
+	l.under--
+}
+
+// headerSlots is the number of slots in front of the data blocks of a record.
+func (d *Device) headerSlots() uint32 {
+	if d.lay.VSS {
+		return 0
+	}
+	return 1
+}
+
+// pack makes records of what waits.
+func (d *Device) pack() {
+	l := &d.log_
+	if d.health != HealthOK {
+		d.abandonLog()
+		return
+	}
+	if l.failing || !d.rehomeRecords() || !d.settleVoid() {
+		return
+	}
+	for l.q.head != nil && l.free != nil {
+		if l.under >= fewRecords && !d.fillsRecord() {
+			return
+		}
+		if !d.spaceForUser() {
+			return
+		}
+		s := l.cur.segment(d.headerSlots() + 1)
+		if s == nil {
+			d.noSpaceLeft()
+			return
+		}
+		r := l.takeOp()
+		if l.q.head.Op == OpTrim {
+			r.packTrims()
+		} else {
+			r.packData(s)
+		}
+		l.nextU++
+		r.u = l.nextU
+		l.ring[r.u%uint64(len(l.ring))] = r
+		d.stats.Records++
+		r.write(s)
+	}
+}
+
+// fillsRecord says whether what waits makes a full record.
+func (d *Device) fillsRecord() bool {
+	q := &d.log_.q
+	return q.n >= record.MaxBlocks || q.head.Count-q.head.off >= record.MaxBlocks
+}
+
+// packData takes blocks from the head of the queue, up to the room of s.
+func (r *recordOp) packData(s *segment) {
+	l := &r.d.log_
+	r.kind = record.KindData
+	room := int(min(record.MaxBlocks, s.body-s.next-r.d.headerSlots()))
+	r.bufs = append(r.bufs, r.hdr)
+	for l.q.head != nil && l.q.head.Op == OpWrite && r.n < room {
+		q := l.q.head
+		n := min(room-r.n, int(q.Count-q.off))
+		for i := range n {
+			b := q.block()
+			lba := q.LBA + q.off + uint64(i)
+			r.lbas[r.n] = lba
+			r.sums[r.n] = record.DataSum(b, lba)
+			r.bufs = append(r.bufs, b)
+			r.n++
+		}
+		q.off += uint64(n)
+		r.parts = append(r.parts, part{q, uint64(n)})
+		if q.off == q.Count {
+			l.q.pop()
+		}
+	}
+	for i := range r.n {
+		l.inflight.put(r.lbas[i], r, i)
+	}
+}
+
+// packTrims takes ranges from the head of the queue.
+func (r *recordOp) packTrims() {
+	l := &r.d.log_
+	r.kind = record.KindTrim
+	total := uint64(0)
+	for l.q.head != nil && l.q.head.Op == OpTrim && r.n < record.MaxTrims && total < maxTrimBlocks {
+		q := l.q.head
+		n := min(maxTrimBlocks-total, q.Count-q.off)
+		r.lbas[r.n], r.counts[r.n] = q.LBA+q.off, n
+		r.n++
+		total += n
+		q.off += n
+		r.parts = append(r.parts, part{q, n})
+		if q.off == q.Count {
+			l.q.pop()
+		}
+	}
+}
+
+// write gives the record its slots and submits it.
+func (r *recordOp) write(s *segment) {
+	d := r.d
+	d.lastG++
+	g := d.lastG
+	slots := r.slotsNeeded()
+	s.place(&r.w, slots)
+	if r.kind.IsUser() {
+		s.unacked++
+		s.noteU(r.u)
+		s.noteU(max(r.u, r.voidLast))
+	}
+	s.maxG, s.maxD = g, d.durableU
+	if r.kind == record.KindData && s.vss() {
+		r.writeVSS(s, g)
+		return
+	}
+	h := record.Header{
+		UUID: d.sb.UUID, Seg: s.idx, Slot: r.w.slot, Gen: s.gen, Inc: d.sb.Inc,
+		Kind: r.kind, Count: uint16(r.n), G: g, U: r.u, D: d.durableU,
+	}
+	slot := r.w.slot
+	switch r.kind {
+	case record.KindData:
+		s.sum.Put(slot, record.Entry{LBA: record.MarkHeader, U: r.u, Sum: g})
+		for i := range r.n {
+			e := record.Entry{LBA: r.lbas[i], U: r.u, Sum: r.sums[i]}
+			record.PutEntry(r.hdr, i, e)
+			s.sum.Put(slot+1+uint32(i), e)
+		}
+	case record.KindTrim:
+		for i := range r.n {
+			record.PutEntry(r.hdr, i, record.Entry{LBA: r.lbas[i], U: r.counts[i]})
+		}
+		s.sum.Put(slot, record.Entry{LBA: record.MarkTrim, U: r.u, Sum: g})
+	case record.KindVoid:
+		h.Count = uint16(r.voidLast - r.u + 1)
+		s.sum.Put(slot, record.Entry{LBA: record.MarkVoid, U: r.u, Sum: r.voidLast})
+	case record.KindPad:
+		s.sum.Put(slot, record.Entry{LBA: record.MarkPad, U: d.durableU, Sum: g})
+	}
+	h.Seal(r.hdr)
+	if r.kind != record.KindData {
+		r.bufs = append(r.bufs[:0], r.hdr)
+	}
+	var vss []byte
+	if s.vss() {
+		vss = r.vss[:d.cache.info.MDSize]
+		m := record.Meta{
+			LBA: markOf(r.kind), U: r.u, G: g, D: d.durableU, Sum: record.DataSum(r.hdr, 0),
+			Gen: s.gen, Inc: d.sb.Inc, Count: 1, Kind: r.kind,
+		}
+		m.Put(vss, record.Place(d.sb.UUID, s.off+uint64(slot)))
+	}
+	r.io.prepare(s.dev, bdev.OpWrite, r.bufs, vss, s.off+uint64(slot), uint64(slots), SourceUser)
+	r.io.call(recordWritten, r)
+}
+
+// writeVSS writes a data record whose description stands in the metadata of
+// each block (Rule 4).
+func (r *recordOp) writeVSS(s *segment, g uint64) {
+	d := r.d
+	stride := int(d.cache.info.MDSize)
+	addr := s.off + uint64(r.w.slot)
+	m := record.Meta{U: r.u, G: g, D: d.durableU, Gen: s.gen, Inc: d.sb.Inc, Count: uint16(r.n), Kind: r.kind}
+	for i := range r.n {
+		m.LBA, m.Sum, m.Index = r.lbas[i], r.sums[i], uint16(i)
+		m.Put(r.vss[i*stride:], record.Place(d.sb.UUID, addr+uint64(i)))
+		s.sum.Put(r.w.slot+uint32(i), record.Entry{LBA: r.lbas[i], U: r.u, Sum: r.sums[i]})
+	}
+	r.io.prepare(s.dev, bdev.OpWrite, r.bufs[1:], r.vss[:r.n*stride], addr, uint64(r.n), SourceUser)
+	r.io.call(recordWritten, r)
+}
+
+// markOf is the mark that stands for a record without data.
+func markOf(k record.Kind) uint64 {
+	switch k {
+	case record.KindTrim:
+		return record.MarkTrim
+	case record.KindPad:
+		return record.MarkPad
+	case record.KindVoid:
+		return record.MarkVoid
+	}
+	return record.MarkHeader
+}
+
+func (r *recordOp) slotsNeeded() uint32 {
+	if r.kind == record.KindData {
+		return uint32(r.n) + r.d.headerSlots()
+	}
+	return 1
+}
+
+func (s *segment) noteU(u uint64) {
+	if s.firstU == 0 || u < s.firstU {
+		s.firstU = u
+	}
+	s.lastU = max(s.lastU, u)
+}
+
+func recordWritten(x *devIO, err error) {
+	r := x.owner.(*recordOp)
+	d := r.d
+	if err != nil {
+		d.logWriteFailed(r, err)
+	}
+	r.w.seg.completed(&r.w, err)
+	d.afterRecord()
+}
+
+// afterRecord goes on with what a record that came back makes possible.
+func (d *Device) afterRecord() {
+	l := &d.log_
+	if l.failing && d.recordsInFlight() == 0 {
+		d.voidRecords()
+	}
+	if l.q.head != nil || l.rehome != nil {
+		d.wakeUser()
+	}
+}
+
+func recordEffective(w *slotWrite) {
+	r := w.owner.(*recordOp)
+	r.effective = true
+	d := r.d
+	if r.kind == record.KindPad {
+		d.padDone(r)
+		return
+	}
+	if !d.log_.failing {
+		d.switchInOrder()
+	}
+}
+
+// switchInOrder acknowledges effective records, lowest number first.
+func (d *Device) switchInOrder() {
+	l := &d.log_
+	for {
+		r := l.ring[(d.ackedU+1)%uint64(len(l.ring))]
+		if r == nil || !r.effective || r.u != d.ackedU+1 {
+			return
+		}
+		l.ring[r.u%uint64(len(l.ring))] = nil
+		d.switchRecord(r)
+	}
+}
+
+// switchRecord makes the mapping point at the record and answers its users.
+func (d *Device) switchRecord(r *recordOp) {
+	l := &d.log_
+	s := r.w.seg
+	switch r.kind {
+	case record.KindData:
+		d.mapData(r, s.addr+l2p.Addr(r.w.slot+d.headerSlots()))
+	case record.KindTrim:
+		for i := range r.n {
+			d.unmap(r.lbas[i], r.counts[i])
+		}
+	case record.KindVoid:
+		d.setAcked(r.voidLast)
+		l.voidActive, l.voidFrom, l.voidErr = false, 0, nil
+	}
+	if r.kind != record.KindVoid {
+		d.setAcked(r.u)
+	}
+	s.unacked--
+	d.logBlocks += uint64(r.w.slots)
+	if s.unacked == 0 {
+		d.noteIfEmpty(s)
+	}
+	d.answer(r)
+	l.giveOp(r)
+	d.wakeIfDue()
+}
+
+// mapData switches the mapping of a data record. The first loop only loads the
+// entries, so that their cache misses overlap.
+func (d *Device) mapData(r *recordOp, at l2p.Addr) {
+	t := d.table
+	var touch l2p.Addr
+	for i := range r.n {
+		touch |= t.Get(r.lbas[i])
+	}
+	d.touched = touch
+	for i := range r.n {
+		lba := r.lbas[i]
+		old := t.Get(lba)
+		t.Set(lba, at+l2p.Addr(i))
+		if old >= l2p.First {
+			d.dropBlock(old)
+		} else {
+			d.mapped++
+		}
+		d.log_.inflight.remove(lba, r)
+	}
+	d.valid[r.w.seg.idx] += uint32(r.n)
+}
+
+// unmap switches a trimmed range to unmapped.
+func (d *Device) unmap(lba, n uint64) {
+	t := d.table
+	for end := lba + n; lba < end; lba++ {
+		old := t.Get(lba)
+		if old == l2p.Unmapped {
+			continue
+		}
+		t.Set(lba, l2p.Unmapped)
+		if old >= l2p.First {
+			d.dropBlock(old)
+			d.mapped--
+		}
+	}
+}
+
+// dropBlock books that nothing maps to address a any more.
+func (d *Device) dropBlock(a l2p.Addr) {
+	idx, _ := d.segOf(a)
+	d.valid[idx]--
+	if d.valid[idx] == 0 {
+		d.noteIfEmpty(&d.segs[idx])
+	}
+}
+
+// setAcked moves the point up to which user records are acknowledged.
+func (d *Device) setAcked(u uint64) {
+	d.ackedU = u
+	if d.shm != nil {
+		d.shm.setAcked(u, d.lastG)
+	}
+	if !d.cache.info.VolatileCache {
+		d.durableU = u
+	}
+}
+
+// answer completes the requests of which this record was the last part.
+func (d *Device) answer(r *recordOp) {
+	for _, p := range r.parts {
+		q := p.req
+		q.left -= p.n
+		if q.left != 0 {
+			continue
+		}
+		if q.FUA && q.Err == nil {
+			// Rule 6: acknowledged in order, then the log device's flush.
+			d.flusher.q.push(q)
+			d.wakeUser()
+			continue
+		}
+		d.complete(q)
+	}
+}
+
+// rehomeRecords writes failed records again, in order, before anything new. It
+// returns false when that has to wait.
+func (d *Device) rehomeRecords() bool {
+	l := &d.log_
+	for l.rehome != nil {
+		r := l.rehome
+		s := l.cur.segment(r.slotsNeeded())
+		if s == nil {
+			return false
+		}
+		l.rehome = r.next
+		r.next = nil
+		d.stats.Rehomed++
+		r.write(s)
+	}
+	return true
+}
+
+// logWriteFailed decides what an error means for the log as a whole.
+func (d *Device) logWriteFailed(r *recordOp, err error) {
+	l := &d.log_
+	r.rehomed++
+	switch {
+	case r.kind == record.KindPad:
+		return
+	case errors.Is(err, unix.ENOSPC):
+	case errors.Is(err, unix.ENODEV), r.rehomed > maxRehome:
+		d.fail(HealthReadOnly, "the log cannot be written", err)
+		err = unix.EIO
+	default:
+		return
+	}
+	if !l.failing {
+		l.failing = true
+		l.failErr = err
+	}
+}
+
+// recordFailed takes a record out of the segment whose tail was cut.
+func recordFailed(w *slotWrite, err error) {
+	r := w.owner.(*recordOp)
+	d, l := r.d, &r.d.log_
+	if r.kind == record.KindPad {
+		l.giveOp(r)
+		return
+	}
+	w.seg.unacked--
+	if l.failing {
+		return // voidRecords ends it
+	}
+	// Kept in order of u: the segment's list is, and so is what waits already.
+	pos := &l.rehome
+	for *pos != nil && (*pos).u < r.u {
+		pos = &(*pos).next
+	}
+	r.next = *pos
+	*pos = r
+	d.wakeUser()
+}
+
+// recordsInFlight counts device writes of the log under way.
+func (d *Device) recordsInFlight() int {
+	n := 0
+	for i := range d.segs[:d.lay.Chunks] {
+		n += int(d.segs[i].inflight)
+	}
+	return n
+}
+
+// abandonLog ends what waits when the device takes no more writes.
+func (d *Device) abandonLog() {
+	l := &d.log_
+	d.dropQueue(unix.EROFS)
+	if l.rehome == nil && !l.voidActive && !l.failing {
+		return
+	}
+	if !l.failing {
+		l.failing, l.failErr = true, unix.EIO
+	}
+	if d.recordsInFlight() == 0 {
+		d.voidRecords()
+	}
+}
+
+// dropQueue answers the requests that wait. Of a request that was packed in
+// part only the rest is dropped; it completes with its last record.
+func (d *Device) dropQueue(err error) {
+	for r := d.log_.q.take(); r != nil; {
+		n := r.next
+		r.next = nil
+		r.Err = err
+		r.left -= r.Count - r.off
+		if r.left == 0 {
+			d.complete(r)
+		}
+		r = n
+	}
+}
+
+// voidRecords answers every record that was not switched yet with the error
+// that stopped the log. Their numbers may stand on media, so they are never
+// used again: a void record will cover them before anything new is written.
+func (d *Device) voidRecords() {
+	l := &d.log_
+	err := l.failErr
+	l.failing, l.failErr, l.rehome = false, nil, nil
+	from := d.ackedU + 1
+	for u := from; u <= l.nextU; u++ {
+		r := l.ring[u%uint64(len(l.ring))]
+		if r == nil && l.voidFrom != 0 && u <= l.voidTo {
+			continue // only the void record that covers it was under way
+		}
+		l.ring[u%uint64(len(l.ring))] = nil
+		assert.That(r != nil && r.u == u, "every record that was not switched is in the ring")
+		d.voidRecord(r, err)
+	}
+	if l.voidFrom == 0 {
+		l.voidFrom = from
+	}
+	l.voidTo = l.nextU
+	l.voidErr = err
+	l.voidActive = false
+	l.voidTried = d.th.Now()
+	d.dropQueue(err)
+}
+
+func (d *Device) voidRecord(r *recordOp, err error) {
+	l := &d.log_
+	if r.effective {
+		r.w.seg.unacked--
+		d.noteIfEmpty(r.w.seg)
+	}
+	d.stats.Voided++
+	for i := range r.n {
+		if r.kind == record.KindData {
+			l.inflight.remove(r.lbas[i], r)
+		}
+	}
+	for _, p := range r.parts {
+		p.req.left -= p.n
+		p.req.Err = err
+		if p.req.left == 0 {
+			d.complete(p.req)
+		}
+	}
+	l.giveOp(r)
+}
+
+// voidRetryNs is how long the log waits before it tries again to write after
+// the file system was full.
+const voidRetryNs = 50e6
+
+// settleVoid writes the void record that stands in front of anything new. It
+// returns true when nothing stands in front.
+func (d *Device) settleVoid() bool {
+	l := &d.log_
+	if l.voidFrom == 0 {
+		return true
+	}
+	if l.voidActive {
+		return false
+	}
+	if l.q.head == nil {
+		return false
+	}
+	if d.th.Now()-l.voidTried < voidRetryNs {
+		d.dropQueue(l.voidErr)
+		return false
+	}
+	s := l.cur.segment(1)
+	if s == nil {
+		return false
+	}
+	r := l.takeOp()
+	r.kind = record.KindVoid
+	r.u, r.voidLast = l.voidFrom, l.voidTo
+	l.voidActive = true
+	l.ring[r.u%uint64(len(l.ring))] = r
+	r.write(s)
+	return false
+}
+
+// padDone ends a pad record.
+func (d *Device) padDone(r *recordOp) {
+	d.logBlocks += uint64(r.w.slots)
+	d.log_.giveOp(r)
+	d.flusher.wantPadFlush = true
+	d.startFlush()
+}
+
+// pad writes a record that carries the present D, once the log is idle after a
+// flush: without it, rot in the last records would look like a torn tail
+// (Rule 17).
+func (d *Device) pad() {
+	l := &d.log_
+	if l.under != 0 || l.q.head != nil || l.free == nil || l.voidFrom != 0 || d.health != HealthOK ||
+		l.padD == d.durableU || d.durableU != d.ackedU || !d.cache.info.VolatileCache {
+		return
+	}
+	s := l.cur.segment(1)
+	if s == nil {
+		return
+	}
+	l.padD = d.durableU
+	r := l.takeOp()
+	r.kind = record.KindPad
+	r.u = 0
+	r.write(s)
+}
