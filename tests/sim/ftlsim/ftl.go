@@ -1,0 +1,89 @@
+package ftlsim
+
+import (
+	"encoding/binary"
+
+	"github.com/google/uuid"
+
+	"goftl/ftl"
+)
+
+// FTL is the target that matters.
+type FTL struct{}
+
+type ftlDevice struct {
+	b *Boot
+	d *ftl.Device
+}
+
+// Start creates or loads the FTL of a plan.
+func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
+	p := b.Plan
+	cfg := &ftl.Config{
+		Name: "sim", System: b.World.System(), Thread: b.Thread, Manager: b.Manager, Cache: b.Cache, Base: b.Base,
+		Create: create, Force: create && b.Life > 0, SparePct: p.SparePct,
+		ChunkBlocks: p.ChunkBlocks, BandBlocks: p.BandBlocks, SizeBytes: p.SizeBytes,
+		NoVerify: p.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: p.RedoBytes, SumCacheBytes: p.SumCacheBytes,
+	}
+	if p.Greedy {
+		cfg.Policy = ftl.PolicyGreedy
+	}
+	if create {
+		var id uuid.UUID
+		binary.LittleEndian.PutUint64(id[:], p.ID)
+		binary.LittleEndian.PutUint64(id[8:], uint64(b.Life)+1)
+		cfg.UUID = id
+	}
+	ftl.Start(cfg, func(d *ftl.Device, err error) {
+		if err != nil {
+			done(nil, err)
+			return
+		}
+		done(&ftlDevice{b: b, d: d}, nil)
+	})
+}
+
+// Blocks is the size of the device.
+func (f *ftlDevice) Blocks() uint64 { return f.d.Blocks() }
+
+var ftlOps = [...]ftl.Op{Read: ftl.OpRead, Write: ftl.OpWrite, Trim: ftl.OpTrim, Flush: ftl.OpFlush}
+
+// Submit passes a request on.
+func (f *ftlDevice) Submit(r *Request) {
+	q, ok := r.native.(*ftl.Request)
+	if !ok {
+		q = &ftl.Request{Ctx: r, Done: ftlDone}
+		r.native = q
+	}
+	q.Op, q.FUA, q.LBA, q.Count, q.Bufs = ftlOps[r.Kind], r.FUA, r.LBA, r.Count, r.Bufs
+	f.d.Submit(q)
+}
+
+func ftlDone(q *ftl.Request) {
+	r := q.Ctx.(*Request)
+	r.Err = q.Err
+	r.Done(r)
+}
+
+// Stop ends the device.
+func (f *ftlDevice) Stop(fast bool, done func(err error)) { f.d.Stop(fast, done) }
+
+// Idle says whether nothing is under way.
+func (f *ftlDevice) Idle() bool { return f.d.Idle() }
+
+// ReadOnly says whether writes are refused.
+func (f *ftlDevice) ReadOnly() bool {
+	h, _ := f.d.Health()
+	return h != ftl.HealthOK
+}
+
+// Counters reports how the device was started.
+func (f *ftlDevice) Counters(add func(name string, n uint64)) {
+	r := f.d.LoadReport()
+	add("records redone", uint64(r.Redone))
+	add("gaps in redo", r.Gaps)
+	add("rotten pages", r.RottenPages)
+	if r.FromShm {
+		add("loads from shared memory", 1)
+	}
+}
