@@ -92,8 +92,8 @@ type forward struct {
 	wait IOWait
 	io   *IO
 	ch   *Channel
+	op   Op
 	lba  uint64
-	src  uint64
 	done DoneFunc
 }
 
@@ -101,19 +101,12 @@ type forward struct {
 // first block lba, and waits for a free IO of c where there is none. done is
 // called with the IO of c, whose Ctx is io; it, or somebody after it, completes
 // io. ForwardDone does just that. When c refuses, io is completed at once.
-func (c *Channel) Forward(io *IO, lba uint64, done DoneFunc) {
-	c.forward(io, lba, io.Src, done)
-}
+func (c *Channel) Forward(io *IO, lba uint64, done DoneFunc) { c.ForwardAs(io, io.Op, lba, done) }
 
-// ForwardDone completes the IO that was forwarded like the one that carried it.
-func ForwardDone(inner *IO) {
-	io := inner.Ctx.(*IO)
-	io.Result = inner.Result
-	io.Complete(inner.err)
-}
-
-func (c *Channel) forward(io *IO, lba, src uint64, done DoneFunc) {
-	err := c.submitLike(io, lba, src, done)
+// ForwardAs is Forward with another operation than io's, on the same number of
+// blocks and the same buffers.
+func (c *Channel) ForwardAs(io *IO, op Op, lba uint64, done DoneFunc) {
+	err := c.submitLike(io, op, lba, done)
 	switch {
 	case err == nil:
 	case err == ErrNoMem:
@@ -123,7 +116,7 @@ func (c *Channel) forward(io *IO, lba, src uint64, done DoneFunc) {
 			f.wait = IOWait{Fn: forwardAgain, Arg: f}
 			io.fwd = f
 		}
-		f.io, f.ch, f.lba, f.src, f.done = io, c, lba, src, done
+		f.io, f.ch, f.op, f.lba, f.done = io, c, op, lba, done
 		c.QueueIOWait(&f.wait)
 	default:
 		io.Complete(err)
@@ -132,12 +125,19 @@ func (c *Channel) forward(io *IO, lba, src uint64, done DoneFunc) {
 
 func forwardAgain(arg any) {
 	f := arg.(*forward)
-	f.ch.forward(f.io, f.lba, f.src, f.done)
+	f.ch.ForwardAs(f.io, f.op, f.lba, f.done)
 }
 
-// submitLike submits to c what io asks for.
-func (c *Channel) submitLike(io *IO, lba, src uint64, done DoneFunc) error {
-	switch io.Op {
+// ForwardDone completes the IO that was forwarded like the one that carried it.
+func ForwardDone(inner *IO) {
+	io := inner.Ctx.(*IO)
+	io.Result = inner.Result
+	io.Complete(inner.err)
+}
+
+// submitLike submits op to c with what io carries.
+func (c *Channel) submitLike(io *IO, op Op, lba uint64, done DoneFunc) error {
+	switch op {
 	case OpRead:
 		return c.Readv(io.Bufs, io.MD, lba, io.Count, done, io)
 	case OpWrite:
@@ -160,14 +160,14 @@ func (c *Channel) submitLike(io *IO, lba, src uint64, done DoneFunc) error {
 	case OpCompareAndWrite:
 		return c.CompareAndWrite(io.Bufs, io.Bufs2, lba, io.Count, done, io)
 	case OpCopy:
-		return c.Copy(lba, src, io.Count, done, io)
+		return c.Copy(lba, io.Src, io.Count, done, io)
 	case OpZoneReset, OpZoneOpen, OpZoneClose, OpZoneFinish, OpZoneOffline:
-		return c.zoneOp(io.Op, lba, done, io)
+		return c.zoneOp(op, lba, done, io)
 	case OpZoneAppend:
 		return c.ZoneAppendv(io.Bufs, io.MD, lba, io.Count, done, io)
 	case OpZoneInfo:
 		return c.ZoneInfo(lba, io.Zones, done, io)
 	default:
-		return fmt.Errorf("bdev %s: unknown operation %d: %w", c.k.b.Name(), io.Op, ErrUnsupported)
+		return fmt.Errorf("bdev %s: unknown operation %d: %w", c.k.b.Name(), op, ErrUnsupported)
 	}
 }

@@ -182,7 +182,7 @@ func (k *core) abortDriver() {
 	if !k.limits.ops.Has(OpAbort) || k.inflight == 0 {
 		return
 	}
-	for _, batch := range k.batches {
+	for _, batch := range append(slices.Clone(k.batches), k.children.batches...) {
 		for i := range batch {
 			io := &batch[i]
 			if io.state != ioDriver || io.Op == OpAbort {

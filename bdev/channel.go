@@ -298,8 +298,8 @@ func (c *Channel) CompareAndWrite(want, with [][]byte, lba, count uint64, done D
 	return c.k.startAny(io)
 }
 
-// Copy copies count blocks from src to dst, which must not overlap. Devices
-// that cannot do it get reads and writes.
+// Copy copies count blocks from src to dst, which must not overlap and both
+// begin with a write unit. Devices that cannot do it get reads and writes.
 func (c *Channel) Copy(dst, src, count uint64, done DoneFunc, ctx any) error {
 	k := c.k
 	if k.outside(dst, count) {
@@ -310,6 +310,9 @@ func (c *Channel) Copy(dst, src, count uint64, done DoneFunc, ctx any) error {
 	}
 	if err := c.writable(OpCopy, dst, count); err != nil {
 		return err
+	}
+	if u := k.limits.writeUnit; u > 1 && src%u != 0 {
+		return k.limitError(OpCopy, src, count, "the source does not begin with a write unit")
 	}
 	if dst < src+count && src < dst+count {
 		return k.limitError(OpCopy, dst, count, "source and destination overlap")

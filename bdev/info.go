@@ -68,6 +68,9 @@ func (i *Info) check() error {
 			return bad("write unit", w, "a divisor of the capacity, of the largest transfer and of the boundary")
 		}
 	}
+	if uint64(i.WriteUnit)*uint64(i.BlockSize) > zeroBytes && i.Ops.Has(OpWrite) && !i.Ops.Has(OpWriteZeroes) {
+		return bad("write unit", i.WriteUnit, "at most 1 MiB for a driver that cannot write zeroes")
+	}
 	if i.Zoned && (i.ZoneBlocks == 0 || i.Blocks%i.ZoneBlocks != 0 || i.ZoneCapacity == 0 || i.ZoneCapacity > i.ZoneBlocks) {
 		return bad("zone size", i.ZoneBlocks, "a divisor of the capacity and not below the zone capacity")
 	}

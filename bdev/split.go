@@ -49,14 +49,14 @@ type child struct {
 // parents can never use up what their children need.
 type childPool struct {
 	free    *IO
-	made    int
+	batches [][]IO
 	starved ioQueue // parents that wait for one
 }
 
 func (k *core) getChild(p *IO) *IO {
 	pool := &k.children
 	if pool.free == nil {
-		if pool.made >= maxChildren {
+		if len(pool.batches)*childStep >= maxChildren {
 			return nil
 		}
 		batch := make([]IO, childStep)
@@ -68,7 +68,7 @@ func (k *core) getChild(p *IO) *IO {
 			c.next = pool.free
 			pool.free = c
 		}
-		pool.made += childStep
+		pool.batches = append(pool.batches, batch)
 	}
 	c := pool.free
 	pool.free = c.next
@@ -181,7 +181,7 @@ func (k *core) fill(p, c *IO) {
 	case planCopy:
 		c.Op = OpRead
 		c.LBA = p.Src + p.issued
-		n := min(left, k.bounceBlocks(true))
+		n := min(left, max(k.bounceBlocks(true), k.limits.writeUnit))
 		c.Count = k.roundUnit(k.limits.piece(p.LBA+p.issued, k.limits.piece(c.LBA, n)))
 		x.need = int(c.Count << k.shift)
 	default:

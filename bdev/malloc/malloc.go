@@ -35,7 +35,7 @@ func New(o Options) (*Driver, error) {
 	}
 	per := uint64(o.BlockSize)
 	if o.Blocks == 0 || o.Blocks > math.MaxInt64/4/max(per, uint64(o.MDSize), 1) {
-		return nil, fmt.Errorf("malloc %s: %d blocks of %d bytes: %w", o.Name, o.Blocks, o.BlockSize, unix.EINVAL)
+		return nil, fmt.Errorf("malloc %s: %d blocks of %d bytes: there must be some, and they must fit into memory: %w", o.Name, o.Blocks, o.BlockSize, unix.EINVAL)
 	}
 	d := &Driver{info: bdev.Info{
 		Name: o.Name, Product: "Malloc disk", UUID: o.UUID, BlockSize: o.BlockSize, Blocks: o.Blocks, MDSize: o.MDSize,

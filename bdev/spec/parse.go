@@ -68,6 +68,9 @@ func parse(text string, depth int) (*Spec, error) {
 		if kindOf(own) != nil && (k.main == "" || k.mayOmit) {
 			own, base, ok = "", rest, true
 		}
+		if kindOf(own) != nil && k.main != "" && !k.mayOmit {
+			return nil, fmt.Errorf("%s: the %s is missing; write for example %s: %w", name, k.main, k.example, unix.EINVAL)
+		}
 		if !ok || base == "" {
 			return nil, fmt.Errorf("%s: the device behind it is missing; write for example %s: %w", name, k.example, unix.EINVAL)
 		}

@@ -103,7 +103,7 @@ func TestBadSpecsSayWhatWouldDo(t *testing.T) {
 		{"malloc:1MiB,bs=3000", "power of two"},
 		{"malloc:1MiB,foo=1", "unknown option"},
 		{"malloc:1MiB,md=1,md=2", "twice"},
-		{"malloc:7000PiB", "map"},
+		{"malloc:7000PiB", "memory"},
 		{"null:1MiB:malloc:1MiB", "positive size"},
 		{"passthru:", "missing"},
 		{"passthru:foo:1", "unknown"},
