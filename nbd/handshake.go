@@ -115,7 +115,7 @@ func (h *Handshake) want() (length int, complete bool) {
 // message handles what was gathered.
 func (h *Handshake) message() {
 	if h.long.Length != 0 { // its data went by
-		h.refuse(h.long.Option, h.tooLong(h.long.Option), "")
+		h.refuse(h.long.Option, h.tooLong(h.long.Option), "the option has too much data")
 		h.long = proto.OptionHeader{}
 		return
 	}

@@ -47,7 +47,7 @@ func (q *outq) header(n int) []byte {
 	}
 	b := q.ring[q.pos : q.pos+n : q.pos+n]
 	q.pos += n
-	if last := len(q.iov) - 1; last >= q.head && q.meta[last].headers && vecEnd(&q.iov[last]) == unsafe.Pointer(&b[0]) {
+	if last := len(q.iov) - 1; last >= q.head && q.meta[last].headers && vecEnd(&q.iov[last]) == uintptr(unsafe.Pointer(&b[0])) {
 		q.iov[last].Len += uint64(n)
 		return b
 	}
@@ -83,7 +83,8 @@ func (q *outq) push(b []byte, m outMeta) {
 	q.meta = append(q.meta, m)
 }
 
-func vecEnd(v *unix.Iovec) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(v.Base), v.Len) }
+// vecEnd returns the address behind the vector: a number, as nothing of ours may lie there.
+func vecEnd(v *unix.Iovec) uintptr { return uintptr(unsafe.Pointer(v.Base)) + uintptr(v.Len) }
 
 // batch returns what to send next.
 func (q *outq) batch() []unix.Iovec { return q.iov[q.head:min(len(q.iov), q.head+maxIov)] }

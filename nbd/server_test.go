@@ -442,7 +442,7 @@ func TestFio(t *testing.T) {
 	} {
 		args := append([]string{
 			"--name=j", "--thread", "--ioengine=nbd", "--uri=" + v.uri("disk"), "--size=64M", "--verify=crc32c",
-			"--io_size=64M", "--output-format=terse",
+			"--io_size=64M", "--output-format=terse", "--verify_state_save=0",
 		}, job...)
 		command(t, "fio", args...)
 	}

@@ -124,7 +124,7 @@ func (c *Conn) queue(op *Op) {
 	c.compact()
 	// Headers that follow each other in memory leave as one piece.
 	last := len(c.iov) - 1
-	if c.hdr > 0 && last >= c.sent && end(&c.iov[last]) == unsafe.Pointer(&h[0]) {
+	if c.hdr > 0 && last >= c.sent && end(&c.iov[last]) == uintptr(unsafe.Pointer(&h[0])) {
 		c.iov[last].Len += proto.RequestSize
 	} else {
 		c.iov = append(c.iov, unix.Iovec{Base: &h[0], Len: proto.RequestSize})
@@ -135,7 +135,8 @@ func (c *Conn) queue(op *Op) {
 	}
 }
 
-func end(v *unix.Iovec) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(v.Base), v.Len) }
+// end returns the address behind the vector: a number, as nothing of ours may lie there.
+func end(v *unix.Iovec) uintptr { return uintptr(unsafe.Pointer(v.Base)) + uintptr(v.Len) }
 
 // compact keeps the list from growing while a slow server leaves a rest of it.
 func (c *Conn) compact() {
