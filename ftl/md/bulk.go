@@ -30,7 +30,9 @@ const (
 	stageStart stage = iota
 
 	// Writing: the mirror first, so that the primary stays untouched when it
-	// fails (M20).
+	// fails (M20). Before that, entries whose primary is suspect.
+	stageWriteSuspect
+	stageFlushSuspect
 	stageWriteMirror
 	stageFlushMirror
 	stageWritePrimary
@@ -57,7 +59,6 @@ type bulk struct {
 	stage stage
 	done  DoneFunc
 	arg   any
-	err   error // the first
 
 	x     xfer
 	flush devIO
@@ -69,6 +70,7 @@ type bulk struct {
 	repair  bitmap // entries whose primary must be rewritten
 	first   error  // of the first bad entry
 	whole   bool   // copies are good only as a whole
+	mirrors bool   // the content came from the mirror as a whole
 	upgrade uint64 // blocks brought up to date
 }
 
@@ -147,7 +149,7 @@ func (o *Object) begin(op opKind, done DoneFunc, arg any) bool {
 	}
 	b := &o.bulk
 	b.op, b.stage, b.done, b.arg = op, stageStart, done, arg
-	b.err, b.first, b.bad, b.repair, b.upgrade = nil, nil, nil, nil, 0
+	b.first, b.bad, b.repair, b.upgrade, b.mirrors = nil, nil, nil, 0, false
 	return true
 }
 
@@ -352,6 +354,7 @@ func (o *Object) advance() {
 	if b.x.err != nil {
 		err := o.ioError("write", b.x.a, b.x.err)
 		b.x.err = nil
+		o.writeFailed()
 		o.end(err)
 		return
 	}
@@ -361,27 +364,71 @@ func (o *Object) advance() {
 	}
 	switch b.stage {
 	case stageStart:
-		if o.mirrored {
-			b.stage = stageWriteMirror
-			o.run(&o.mirror, bdev.OpWrite, nil)
+		if o.mirrored && o.suspect.any() {
+			// Rule 1: the mirror may not be touched while a primary is bad.
+			b.stage = stageWriteSuspect
+			o.run(&o.primary, bdev.OpWrite, o.suspect)
 			return
 		}
-		fallthrough
-	case stageFlushMirror:
-		b.stage = stageWritePrimary
-		o.run(&o.primary, bdev.OpWrite, nil)
+		o.writeFirst()
+	case stageWriteSuspect:
+		b.stage = stageFlushSuspect
+		o.flush(&o.primary)
+	case stageFlushSuspect:
+		o.suspect.clear()
+		o.writeFirst()
 	case stageWriteMirror:
 		// Rule 1: the mirror is durable before the primary is touched.
 		b.stage = stageFlushMirror
 		o.flush(&o.mirror)
+	case stageFlushMirror:
+		o.writePrimary()
 	case stageWritePrimary:
 		b.stage = stageFlushPrimary
 		o.flush(&o.primary)
 	case stageFlushPrimary:
+		o.suspect.clear()
 		o.end(nil)
 	default:
 		assert.That(false, "md: a write has no such stage")
 	}
+}
+
+func (o *Object) writeFirst() {
+	if !o.mirrored {
+		o.writePrimary()
+		return
+	}
+	o.bulk.stage = stageWriteMirror
+	o.run(&o.mirror, bdev.OpWrite, nil)
+}
+
+func (o *Object) writePrimary() {
+	o.bulk.stage = stageWritePrimary
+	o.run(&o.primary, bdev.OpWrite, nil)
+}
+
+// writeFailed notes that the primary may be neither old nor new.
+func (o *Object) writeFailed() {
+	switch o.bulk.stage {
+	case stageWritePrimary, stageFlushPrimary:
+		o.suspects().fill(o.region.Blocks / o.unit())
+	case stageRepairPrimary, stageFlushRepair:
+		m := o.suspects()
+		for i, w := range o.bulk.repair {
+			m[i] |= w
+		}
+	default: // the primary was not touched, or is suspect already
+	}
+}
+
+// suspects returns the set of entries whose primary is not known to be whole
+// and durable.
+func (o *Object) suspects() bitmap {
+	if o.suspect == nil {
+		o.suspect = newBitmap(o.blocks)
+	}
+	return o.suspect
 }
 
 func (o *Object) flush(a *area) {
@@ -392,6 +439,7 @@ func (o *Object) flush(a *area) {
 
 func flushDone(io *devIO, err error) {
 	if err != nil {
+		io.o.writeFailed()
 		io.o.end(io.o.ioError("flush", io.a, err))
 		return
 	}
@@ -430,6 +478,13 @@ func newBitmap(n uint64) bitmap { return make(bitmap, (n+63)/64) }
 func (m bitmap) has(i uint64) bool { return m[i/64]>>(i%64)&1 != 0 }
 func (m bitmap) set(i uint64)      { m[i/64] |= 1 << (i % 64) }
 func (m bitmap) drop(i uint64)     { m[i/64] &^= 1 << (i % 64) }
+func (m bitmap) clear()            { clear(m) }
+
+func (m bitmap) fill(n uint64) {
+	for i := range n {
+		m.set(i)
+	}
+}
 
 func (m bitmap) any() bool {
 	for _, w := range m {

@@ -166,6 +166,9 @@ func entryWritten(x *devIO, err error) {
 	if err != nil && op.err == nil {
 		op.err = op.o.ioError("write of entries to", x.a, err)
 	}
+	if err != nil && x.a == &op.o.primary {
+		op.o.mistrust(op.at, op.n)
+	}
 	if op.remaining--; op.remaining == 0 {
 		op.finish()
 	}
@@ -224,4 +227,12 @@ func entryReadDone(x *devIO, err error) {
 	}
 	clear(op.buf)
 	op.finish()
+}
+
+// mistrust notes that the primary of blocks may be neither old nor new.
+func (o *Object) mistrust(at, n uint64) {
+	m, u := o.suspects(), o.unit()
+	for i := at / u; i*u < at+n; i++ {
+		m.set(i)
+	}
 }

@@ -9,9 +9,9 @@ import (
 // Errors that callers tell apart; each wraps a unix.Errno.
 var (
 	// ErrIO: no copy could be read, or a copy could not be written. EIO.
-	ErrIO = fmt.Errorf("metadata unreadable or not written: %w", unix.EIO)
-	// ErrSum: a block is torn, rotten, or belongs elsewhere. EILSEQ.
-	ErrSum = fmt.Errorf("checksum does not match: %w", unix.EILSEQ)
+	ErrIO error = unix.EIO
+	// ErrSum: a block is torn, rotten, or belongs elsewhere. EBADMSG.
+	ErrSum = fmt.Errorf("checksum does not match: %w", unix.EBADMSG)
 	// ErrVersion: a block is whole but of another version. ENOTSUP.
 	ErrVersion = fmt.Errorf("metadata has another version: %w", unix.ENOTSUP)
 	// ErrBusy: another operation of the object is under way. EINVAL, EBUSY.
@@ -45,7 +45,15 @@ func (o *Object) errorf(what string, err error) error {
 	return fmt.Errorf("md %s: %s: %w", o.name(), what, err)
 }
 
-// ioError is the error of a device: EIO, whatever the device called it.
+// deviceError is the error of a device: EIO, whatever the device called it.
+type deviceError struct {
+	what  string
+	cause error
+}
+
+func (e *deviceError) Error() string   { return e.what + ": " + e.cause.Error() }
+func (e *deviceError) Unwrap() []error { return []error{ErrIO, e.cause} }
+
 func (o *Object) ioError(what string, a *area, err error) error {
-	return fmt.Errorf("md %s: %s %s: %w: %w", o.name(), what, a.name, ErrIO, err)
+	return &deviceError{"md " + o.name() + ": " + what + " " + a.name, err}
 }

@@ -137,6 +137,10 @@ type Object struct {
 
 	bulk    bulk
 	ordered ordered
+	// suspect has the entries whose primary is not known to be whole and
+	// durable, because writing it failed. Their mirror is, so the primary is
+	// written first. Nil: none.
+	suspect bitmap
 	entries int // entry operations under way or queued
 
 	destroyed bool
@@ -255,7 +259,7 @@ func (o *Object) SetRegion(region, mirror *layout.Region) error {
 	if region.Version == 0 {
 		return o.errorf("region "+region.Name+" has no version", ErrInvalid)
 	}
-	o.region = region
+	o.region, o.suspect = region, nil
 	o.seed = placeSeed(o.cfg.UUID, uint64(region.Type))
 	o.primary = area{name: "primary", region: region, t: o.cfg.Target}
 	o.primary.md = o.takesVSS(&o.primary.t)

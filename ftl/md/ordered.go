@@ -13,7 +13,9 @@ var errReadOnly = fmt.Errorf("the object is read-only: %w", unix.EROFS)
 
 // Rule 1: one copy may be overwritten only while the other is valid and
 // durable. So: mirror, flush, primary, flush, and one update of an object in
-// flight at a time; others wait in order.
+// flight at a time; others wait in order. When writing the primary failed, the
+// mirror is the good copy: then the next update of that entry begins with the
+// primary.
 
 // orderedBatch is the most blocks that are updated between two flushes.
 const orderedBatch = 32
@@ -22,10 +24,10 @@ type orderedStage uint8
 
 const (
 	orderedIdle orderedStage = iota
-	orderedMirror
-	orderedMirrorFlush
-	orderedPrimary
-	orderedPrimaryFlush
+	orderedWrite1
+	orderedFlush1
+	orderedWrite2
+	orderedFlush2
 )
 
 // ordered is the update in flight. What is written is a copy, taken when the
@@ -34,6 +36,7 @@ type ordered struct {
 	stage      orderedStage
 	head, tail *EntryOp // head is the one in flight
 	at, n      uint64   // blocks of the batch
+	reverse    bool     // the primary first, because it is suspect
 	buf        []byte   // the copy
 	io         devIO
 	o          *Object
@@ -83,20 +86,38 @@ func (o *Object) stageBuffer() []byte {
 
 func orderedFailed(arg any) { arg.(*Object).endOrdered() }
 
-// nextBatch takes the next blocks of the head of the queue.
+// nextBatch takes the next blocks of the head of the queue: as many as go in
+// the same order.
 func (o *Object) nextBatch() {
 	q := &o.ordered
-	op := q.head
+	op, u := q.head, o.unit()
 	q.at += q.n
 	q.n = min(uint64(len(q.buf))/BlockSize, op.at+op.n-q.at)
+	q.reverse = o.suspected(q.at / u)
+	for i := u; i < q.n; i += u {
+		if o.suspected((q.at+i)/u) != q.reverse {
+			q.n = i
+		}
+	}
 	src := (q.at - op.at) * BlockSize
 	copy(q.buf, op.buf[src:src+q.n*BlockSize])
 	op.seal(q.buf[:q.n*BlockSize], q.at)
-	q.stage = orderedMirror
-	if !o.mirrored {
-		q.stage = orderedPrimary
-	}
+	q.stage = orderedWrite1
 	o.runOrdered()
+}
+
+func (o *Object) suspected(entry uint64) bool { return o.suspect != nil && o.suspect.has(entry) }
+
+// area returns the copy that the stage is about.
+func (q *ordered) area() *area {
+	first, second := &q.o.mirror, &q.o.primary
+	if q.reverse || !q.o.mirrored {
+		first, second = second, first
+	}
+	if q.stage <= orderedFlush1 {
+		return first
+	}
+	return second
 }
 
 // runOrdered starts the stage.
@@ -105,12 +126,9 @@ func (o *Object) runOrdered() {
 	x := &q.io
 	x.o, x.fn, x.owner = o, orderedDone, q
 	x.at, x.n, x.buf, x.vss = q.at, q.n, nil, nil
-	x.a = &o.primary
-	if q.stage == orderedMirror || q.stage == orderedMirrorFlush {
-		x.a = &o.mirror
-	}
+	x.a = q.area()
 	x.op = bdev.OpFlush
-	if q.stage == orderedMirror || q.stage == orderedPrimary {
+	if q.stage == orderedWrite1 || q.stage == orderedWrite2 {
 		x.op = bdev.OpWrite
 		x.buf = q.buf[:q.n*BlockSize]
 		x.vss = q.head.vssOf(x.a, q.at, q.n)
@@ -122,11 +140,19 @@ func orderedDone(x *devIO, err error) {
 	q := x.owner.(*ordered)
 	o, op := q.o, q.head
 	if err != nil {
+		if x.a == &o.primary {
+			o.mistrust(q.at, q.n)
+		}
 		op.err = o.ioError("ordered write of entries to", x.a, err)
 		o.endOrdered()
 		return
 	}
-	if q.stage != orderedPrimaryFlush {
+	if q.reverse && q.stage == orderedFlush1 {
+		for i := uint64(0); i < q.n; i += o.unit() {
+			o.suspect.drop((q.at + i) / o.unit())
+		}
+	}
+	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {
 		q.stage++
 		o.runOrdered()
 		return

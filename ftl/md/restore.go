@@ -45,6 +45,7 @@ func (o *Object) advanceRestore() {
 		b.stage = stageFlushRepair
 		o.flush(&o.primary)
 	case stageFlushRepair:
+		b.repair = nil
 		o.syncMirror()
 	case stageSyncMirror:
 		b.stage = stageFlushSync
@@ -69,9 +70,8 @@ func (o *Object) primaryRead() {
 	}
 	o.log.Warn("metadata: primary not readable, the mirror is used", "region", o.name(), "err", b.first)
 	if b.whole {
-		for i := range o.region.Blocks {
-			b.bad.set(i)
-		}
+		b.bad.fill(o.region.Blocks)
+		b.mirrors = true
 	}
 	b.repair = append(bitmap(nil), b.bad...)
 	clear(b.bad)
@@ -110,7 +110,7 @@ func (o *Object) flushBeforeSync() {
 }
 
 func (o *Object) mustSync() bool {
-	return o.mirrored && !o.cfg.ReadOnly && o.cfg.Clean != nil && !o.cfg.Clean()
+	return o.mirrored && !o.bulk.mirrors && !o.cfg.ReadOnly && o.cfg.Clean != nil && !o.cfg.Clean()
 }
 
 // syncMirror writes every readable entry to the mirror.
