@@ -23,6 +23,10 @@ func open(path string, o filetest.Options) (bdev.Driver, error) {
 
 func TestSuite(t *testing.T) { filetest.Run(t, open) }
 
+func TestThreads(t *testing.T) {
+	filetest.RunThreads(t, open)
+}
+
 func TestOptionsOutOfRange(t *testing.T) {
 	for _, o := range []Options{{Depth: -1}, {Depth: DepthMax + 1}, {Workers: -1}, {Workers: WorkersMax + 1}} {
 		_, err := New(t.TempDir(), o)

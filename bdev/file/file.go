@@ -34,8 +34,7 @@ type Options struct {
 	Create   bool   // make a sparse file of Size when there is none
 	Direct   Direct
 	ReadOnly bool
-	Depth    int  // requests a channel has in flight at most; 0: the driver's default
-	Pinned   bool // see uring.Options
+	Depth    int // requests a channel has in flight at most; 0: the driver's default
 	// Logger hears once per process that io_uring cannot be used; nil: slog.Default().
 	Logger *slog.Logger
 }
@@ -74,7 +73,7 @@ func New(path string, o Options) (bdev.Driver, error) {
 
 func newUring(path string, o *Options) (bdev.Driver, error) {
 	return uring.New(path, uring.Options{
-		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Depth: o.Depth, Pinned: o.Pinned,
+		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Depth: o.Depth,
 	})
 }
 

@@ -3,6 +3,7 @@ package uring
 import (
 	"errors"
 	"fmt"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -28,33 +29,34 @@ const enterMax = 4
 // channel is one thread's ring. Each request in flight has at most one entry in
 // the ring, and the ring has an entry for every request: it is never full.
 type channel struct {
-	ring    *iouring.Ring
-	window  hostfile.Window
-	fd      int32
-	poller  *poller.Poller
-	watch   thread.FDWatch // nil: the host cannot watch, so the poller must be polled
-	event   int            // the eventfd, -1 without
-	enabled bool
-	awake   bool    // the poller runs
-	armed   bool    // the eventfd is signalled by completions
-	count   [8]byte // read from the eventfd
+	ring   *iouring.Ring
+	window hostfile.Window
+	fd     int32
+	poller *poller.Poller
+	watch  thread.FDWatch // nil: the host cannot watch, so the poller must be polled
+	event  int            // the eventfd, -1 without
+	awake  bool           // the poller runs
+	armed  bool           // the eventfd is signalled by completions
+	count  [8]byte        // read from the eventfd
 }
 
-func newChannel(f *hostfile.File, t *thread.Thread, o *Options) (*channel, error) {
+func newChannel(f *hostfile.File, t *thread.Thread, depth int) (*channel, error) {
 	c := &channel{fd: int32(f.FD()), event: -1}
-	mode := iouring.Shared
-	if o.Pinned {
-		mode = iouring.Owned
-	}
 	var err error
-	if c.ring, err = iouring.New(uint32(o.Depth), mode); err != nil {
+	if c.ring, err = iouring.New(uint32(depth)); err != nil {
 		return nil, fmt.Errorf("uring channel: %w", err)
+	}
+	var cpus unix.CPUSet
+	if unix.SchedGetaffinity(os.Getpid(), &cpus) == nil {
+		// A flush must not compete with a pinned reactor for its CPU. Where the kernel
+		// cannot avoid that, it does.
+		_ = c.ring.SpreadWorkers(&cpus)
 	}
 	if err = c.watchEvents(t); err != nil {
 		c.closeFDs()
 		return nil, fmt.Errorf("uring channel: %w", err)
 	}
-	c.window.Reset(f, c, o.Depth)
+	c.window.Reset(f, c, depth)
 	c.poller = t.RegisterPoller("uring", pollChannel, c, 0)
 	c.poller.Pause()
 	return c, nil
@@ -117,7 +119,7 @@ func fillVector(e *iouring.SQE, call *hostfile.Call) {
 	}
 	first := &call.Iov[0]
 	if len(call.Iov) == 1 {
-		e.Opcode, e.Addr, e.Len = single, uint64(uintptr(unsafe.Pointer(first.Base))), uint32(first.Len)
+		e.Opcode, e.Addr, e.Len = single, uint64(first.Base), uint32(first.Len)
 		return
 	}
 	e.Opcode, e.Addr, e.Len = vector, uint64(uintptr(unsafe.Pointer(first))), uint32(len(call.Iov))
@@ -176,12 +178,6 @@ func (c *channel) reap(n uint32) {
 
 // enter gives the kernel what is queued, a few entries at a time.
 func (c *channel) enter() {
-	if !c.enabled {
-		// An owned ring is tied to the OS thread that polls. NewChannel may have run
-		// on another one, before the thread was given to its host.
-		assert.That(c.ring.Enable() == nil, "uring: a new ring cannot be enabled")
-		c.enabled = true
-	}
 	for left := c.ring.Queued(); left > 0; {
 		n, err := c.ring.Submit(enterMax)
 		c.check(err)
@@ -203,7 +199,6 @@ func (c *channel) check(err error) {
 	case unix.EINTR, unix.EAGAIN, unix.EBUSY, unix.ENOMEM:
 		return
 	}
-	assert.That(e != unix.EEXIST, "uring: a pinned channel is polled by another OS thread")
 	assert.That(false, "uring: the kernel refuses the ring")
 }
 

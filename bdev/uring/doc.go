@@ -7,9 +7,8 @@
 // an eventfd whenever the poller has found nothing to do, so that a reactor may
 // sleep with IO in flight; while the poller is busy the eventfd is muted.
 //
-// Rings are of the shared kind by default: the thread may move between reactors,
-// and a goroutine that polls it between OS threads. Options.Pinned asks for an
-// owned ring, for a thread that stays on its OS thread for good.
+// The thread may move between reactors while IO is in flight, and a goroutine that
+// polls it between OS threads.
 //
 // Files on tmpfs and ramfs are served inside Submit by plain system calls:
 // io_uring would hand each one to a kernel thread, for half the speed.

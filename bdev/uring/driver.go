@@ -35,11 +35,7 @@ type Options struct {
 	Create   bool   // make a sparse file of Size when there is none
 	Direct   Direct
 	ReadOnly bool
-
-	Depth int // requests a channel has in flight at most; more wait in the channel
-	// Pinned promises that each thread with a channel is polled by one OS thread
-	// for as long as the channel lives. It saves a little time per IO.
-	Pinned bool
+	Depth    int // requests a channel has in flight at most; more wait in the channel
 }
 
 type driver struct {
@@ -71,7 +67,7 @@ func New(path string, o Options) (bdev.Driver, error) {
 func Supported() error { return supported() }
 
 var supported = sync.OnceValue(func() error {
-	r, err := iouring.New(4, iouring.Shared)
+	r, err := iouring.New(4)
 	if err != nil {
 		return fmt.Errorf("uring: io_uring cannot be used here: %w", err)
 	}
@@ -92,7 +88,7 @@ func (d *driver) NewChannel(t *thread.Thread) (bdev.DriverChannel, error) {
 	if d.file.InMemory() {
 		return hostfile.NewInline(d.file), nil
 	}
-	return newChannel(d.file, t, &d.o)
+	return newChannel(d.file, t, d.o.Depth)
 }
 
 // Close implements bdev.Driver.

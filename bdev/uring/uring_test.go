@@ -16,11 +16,7 @@ func needRing(t testing.TB) {
 	}
 }
 
-func open(path string, o filetest.Options) (bdev.Driver, error) { return openAs(path, o, false) }
-
-func openPinned(path string, o filetest.Options) (bdev.Driver, error) { return openAs(path, o, true) }
-
-func openAs(path string, o filetest.Options, pinned bool) (bdev.Driver, error) {
+func open(path string, o filetest.Options) (bdev.Driver, error) {
 	d := DirectAuto
 	switch {
 	case o.Direct:
@@ -29,7 +25,7 @@ func openAs(path string, o filetest.Options, pinned bool) (bdev.Driver, error) {
 		d = DirectOff
 	}
 	return New(path, Options{
-		Size: o.Size, Create: o.Create, Direct: d, ReadOnly: o.ReadOnly, Depth: o.Depth, Pinned: pinned,
+		Size: o.Size, Create: o.Create, Direct: d, ReadOnly: o.ReadOnly, Depth: o.Depth,
 	})
 }
 
@@ -38,9 +34,9 @@ func TestSuite(t *testing.T) {
 	filetest.Run(t, open)
 }
 
-func TestSuitePinned(t *testing.T) {
+func TestThreads(t *testing.T) {
 	needRing(t)
-	filetest.Run(t, openPinned)
+	filetest.RunThreads(t, open)
 }
 
 func TestDepthOutOfRange(t *testing.T) {
@@ -50,14 +46,9 @@ func TestDepthOutOfRange(t *testing.T) {
 	}
 }
 
-// go test -run xxx -bench AgainstFio -benchtime 9x: each round is half a second of
-// each side.
+// go test -run xxx -bench AgainstFio -benchtime 9x: each round is half a second
+// of each side.
 func BenchmarkAgainstFio(b *testing.B) {
 	needRing(b)
-	for _, m := range []struct {
-		name string
-		open filetest.OpenFunc
-	}{{"shared", open}, {"pinned", openPinned}} {
-		b.Run(m.name, func(b *testing.B) { filetest.AgainstFio(b, m.open) })
-	}
+	filetest.AgainstFio(b, open)
 }

@@ -5,14 +5,13 @@ package iouring
 
 // Opcodes of a submission entry.
 const (
-	OpNop         = 0
-	OpReadv       = 1
-	OpWritev      = 2
-	OpFsync       = 3
-	OpAsyncCancel = 14
-	OpFallocate   = 17
-	OpRead        = 22
-	OpWrite       = 23
+	OpNop       = 0
+	OpReadv     = 1
+	OpWritev    = 2
+	OpFsync     = 3
+	OpFallocate = 17
+	OpRead      = 22
+	OpWrite     = 23
 )
 
 // FsyncDatasync makes OpFsync an fdatasync (SQE.OpFlags).
@@ -20,14 +19,11 @@ const FsyncDatasync = 1
 
 // Flags of io_uring_setup.
 const (
-	setupCQSize       = 1 << 3
-	setupClamp        = 1 << 4
-	setupRDisabled    = 1 << 6
-	setupSubmitAll    = 1 << 7
-	setupCoopTaskrun  = 1 << 8
-	setupTaskrunFlag  = 1 << 9
-	setupSingleIssuer = 1 << 12
-	setupDeferTaskrun = 1 << 13
+	setupCQSize      = 1 << 3
+	setupClamp       = 1 << 4
+	setupSubmitAll   = 1 << 7
+	setupCoopTaskrun = 1 << 8
+	setupTaskrunFlag = 1 << 9
 )
 
 // Features that the kernel reports.
@@ -54,10 +50,10 @@ const (
 
 // Opcodes of io_uring_register.
 const (
-	registerEventFD     = 4
-	unregisterEventFD   = 5
-	registerProbe       = 8
-	registerEnableRings = 12
+	registerEventFD   = 4
+	unregisterEventFD = 5
+	registerProbe     = 8
+	registerIOWQAff   = 17
 )
 
 // SQE is a submission entry, as the kernel reads it.

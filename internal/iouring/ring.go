@@ -11,24 +11,12 @@ import (
 	"goftl/internal/assert"
 )
 
-// Mode says who may enter a ring.
-type Mode uint8
-
-const (
-	// Shared rings may be entered from any OS thread, one at a time.
-	Shared Mode = iota
-	// Owned rings belong to the OS thread that calls Enable. Where the kernel
-	// is too old for them, New makes a Shared ring.
-	Owned
-)
-
 // EntriesMax is the largest number of submission entries that New accepts.
 const EntriesMax = 4096
 
 // Ring is a submission and completion ring. See the package for its rules.
 type Ring struct {
-	fd    int
-	owned bool
+	fd int
 
 	sqes    []SQE
 	sqMask  uint32
@@ -51,16 +39,16 @@ type Ring struct {
 // completion entries, so that completions cannot overflow as long as no more
 // than that are in flight. An error that wraps ENOSYS, EPERM or EACCES says
 // that io_uring is missing or forbidden here.
-func New(entries uint32, mode Mode) (*Ring, error) {
+func New(entries uint32) (*Ring, error) {
 	if entries == 0 || entries > EntriesMax {
 		return nil, fmt.Errorf("io_uring of %d entries (1 to %d are possible): %w", entries, EntriesMax, unix.EINVAL)
 	}
 	var p params
-	fd, owned, err := setup(entries, mode, &p)
+	fd, err := setup(entries, &p)
 	if err != nil {
 		return nil, fmt.Errorf("io_uring_setup: %w", err)
 	}
-	r := &Ring{fd: fd, owned: owned}
+	r := &Ring{fd: fd}
 	const need = featSingleMmap | featNoDrop | featSubmitStable
 	if p.features&need != need {
 		return nil, errors.Join(fmt.Errorf("the io_uring of this kernel is too old: %w", unix.ENOSYS), unix.Close(fd))
@@ -73,25 +61,20 @@ func New(entries uint32, mode Mode) (*Ring, error) {
 
 // setup tries the flags from the best to the plainest: a kernel answers EINVAL
 // to one that it does not know.
-func setup(entries uint32, mode Mode, p *params) (fd int, owned bool, err error) {
+func setup(entries uint32, p *params) (fd int, err error) {
 	const base = setupClamp | setupCQSize
-	const coop = base | setupSubmitAll | setupCoopTaskrun | setupTaskrunFlag
-	variants := [...]uint32{coop | setupSingleIssuer | setupDeferTaskrun | setupRDisabled, coop, base}
-	for i, flags := range variants {
-		if i == 0 && mode != Owned {
-			continue
-		}
+	variants := [...]uint32{base | setupSubmitAll | setupCoopTaskrun | setupTaskrunFlag, base}
+	for _, flags := range variants {
 		*p = params{flags: flags, cqEntries: 2 * entries}
 		n, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(p)), 0)
 		if e == 0 {
-			return int(n), i == 0, nil
+			return int(n), nil
 		}
-		if e != unix.EINVAL {
-			return -1, false, e
+		if err = e; e != unix.EINVAL {
+			break
 		}
-		err = e
 	}
-	return -1, false, err
+	return -1, err
 }
 
 func (r *Ring) mmap(p *params) (err error) {
@@ -122,24 +105,11 @@ func (r *Ring) mmap(p *params) (err error) {
 
 func (r *Ring) word(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&r.ringMem[off])) }
 
-// Enable binds an Owned ring to the calling OS thread; it does nothing to a
-// Shared one. It must precede the first Submit.
-func (r *Ring) Enable() error {
-	if !r.owned {
-		return nil
-	}
-	return r.register(registerEnableRings, nil, 0)
-}
-
-// Owned says whether the ring got the mode Owned.
-func (r *Ring) Owned() bool { return r.owned }
-
 // Entries is the number of submission entries.
 func (r *Ring) Entries() uint32 { return uint32(len(r.sqes)) }
 
 // RegisterEventFD makes the kernel signal fd when there are completions, or
-// completion work to run (TaskRunDue). An epoll watch on the ring itself does
-// not wake up an Owned ring's thread.
+// completion work to run (TaskRunDue).
 func (r *Ring) RegisterEventFD(fd int) error {
 	v := int32(fd)
 	return r.register(registerEventFD, unsafe.Pointer(&v), 1)
@@ -160,6 +130,13 @@ func (r *Ring) MuteEventFD(mute bool) {
 		v = cqEventFDDisabled
 	}
 	atomic.StoreUint32(r.kCQFlag, v)
+}
+
+// SpreadWorkers lets the kernel threads that serve what would block (fsync,
+// fallocate) run on the CPUs of set. They are made for the OS thread that called New,
+// and would inherit it if that is pinned. Kernels before 5.14 answer EINVAL.
+func (r *Ring) SpreadWorkers(set *unix.CPUSet) error {
+	return r.register(registerIOWQAff, unsafe.Pointer(set), unsafe.Sizeof(*set))
 }
 
 // Supports says whether the kernel has all of these opcodes.
@@ -202,15 +179,14 @@ func (r *Ring) Queued() uint32 { return r.sqTail - atomic.LoadUint32(r.kSQHead) 
 // Submit gives up to most of the queued entries to the kernel in one system call,
 // which may block briefly (in block allocation, for example). It returns how many were
 // taken: fewer than there were means that the rest wants another try. EINTR, EAGAIN
-// and EBUSY are passing states; EEXIST says that an Owned ring was entered from a
-// foreign OS thread, and that nothing happened.
+// and EBUSY are passing states.
 //
 // Fewer are sometimes faster: the kernel gathers the entries of one call and hands
 // them to the device together at the end, which until then has nothing to do.
 func (r *Ring) Submit(most uint32) (uint32, error) {
 	atomic.StoreUint32(r.kSQTail, r.sqTail)
 	var flags uintptr
-	if r.owned || r.TaskRunDue() {
+	if r.TaskRunDue() {
 		flags = enterGetEvents
 	}
 	n, _, e := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), uintptr(min(most, r.Queued())), 0, flags, 0, 0)

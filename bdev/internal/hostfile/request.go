@@ -19,6 +19,14 @@ const (
 	CallFallocate
 )
 
+// Iovec is the kernel's struct iovec. Base is no pointer, because a segment may
+// join buffers that are neighbours in memory but not one object of Go; they stay
+// where they are as long as the IO refers to them, which is until it is complete.
+type Iovec struct {
+	Base uintptr
+	Len  uintptr
+}
+
 // Call is what to ask of the kernel next. Iov points into the Request and is
 // valid until the next Step.
 type Call struct {
@@ -26,7 +34,7 @@ type Call struct {
 	Flags  uint32 // RWF_* of Readv and Writev; the mode of Fallocate
 	Off    uint64
 	Length uint64 // of Fallocate
-	Iov    []unix.Iovec
+	Iov    []Iovec
 }
 
 // Ways of writing zeroes so that the blocks are allocated, the best first.
@@ -72,7 +80,7 @@ type Request struct {
 	off     uint64 // of what is left
 	left    uint64
 	first   int // iov[first:] is what is left
-	iov     []unix.Iovec
+	iov     []Iovec
 }
 
 // begin sets the Request up for an IO, or says why it cannot be served.
@@ -107,20 +115,17 @@ func (r *Request) begin(f *File, io *bdev.IO) error {
 func (r *Request) load(bufs [][]byte) {
 	left := r.left
 	for _, b := range bufs {
-		n := min(uint64(len(b)), left)
+		n := uintptr(min(uint64(len(b)), left))
 		if n == 0 {
 			continue
 		}
-		left -= n
-		base := unsafe.SliceData(b)
-		if k := len(r.iov) - 1; k >= 0 {
-			last := &r.iov[k]
-			if unsafe.Add(unsafe.Pointer(last.Base), last.Len) == unsafe.Pointer(base) {
-				last.Len += n
-				continue
-			}
+		left -= uint64(n)
+		base := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+		if k := len(r.iov) - 1; k >= 0 && r.iov[k].Base+r.iov[k].Len == base {
+			r.iov[k].Len += n
+			continue
 		}
-		r.iov = append(r.iov, unix.Iovec{Base: base, Len: n})
+		r.iov = append(r.iov, Iovec{Base: base, Len: n})
 	}
 }
 
@@ -141,7 +146,7 @@ func (r *Request) tryZero(how uint32) {
 func (r *Request) loadZeroes() {
 	z := zeroes()
 	r.first = 0
-	r.iov = append(r.iov[:0], unix.Iovec{Base: &z[0], Len: min(r.left, uint64(len(z)))})
+	r.iov = append(r.iov[:0], Iovec{Base: uintptr(unsafe.Pointer(&z[0])), Len: uintptr(min(r.left, uint64(len(z))))})
 }
 
 // Call says what to ask of the kernel.
@@ -212,19 +217,19 @@ func (r *Request) moved(n uint64) (more bool, err error) {
 		r.loadZeroes()
 		return true, nil
 	}
-	for n >= r.iov[r.first].Len {
-		n -= r.iov[r.first].Len
+	skip := uintptr(n)
+	for skip >= r.iov[r.first].Len {
+		skip -= r.iov[r.first].Len
 		r.first++
 	}
 	v := &r.iov[r.first]
-	v.Base = (*byte)(unsafe.Add(unsafe.Pointer(v.Base), n))
-	v.Len -= n
+	v.Base += skip
+	v.Len -= skip
 	return true, nil
 }
 
 // drop lets go of the IO's memory.
 func (r *Request) drop() {
 	r.IO, r.Err = nil, nil
-	clear(r.iov)
 	r.iov = r.iov[:0]
 }

@@ -23,9 +23,9 @@ func write(n int) *bdev.IO {
 	return io
 }
 
-func total(iov []unix.Iovec) (n uint64) {
+func total(iov []Iovec) (n uint64) {
 	for _, v := range iov {
-		n += v.Len
+		n += uint64(v.Len)
 	}
 	return n
 }
@@ -48,7 +48,7 @@ func TestShortTransfersGoOn(t *testing.T) {
 			require.Equal(t, 14*uint64(BlockSize)-left, c.Off)
 		}
 		v := r.Call().Iov[0]
-		require.Equal(t, unsafe.Pointer(&io.Bufs[3][BlockSize-int(left)]), unsafe.Pointer(v.Base))
+		require.Equal(t, uintptr(unsafe.Pointer(&io.Bufs[3][BlockSize-int(left)])), v.Base)
 		more, err := r.Step(int(left))
 		require.False(t, more)
 		require.NoError(t, err)

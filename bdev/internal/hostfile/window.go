@@ -29,7 +29,7 @@ type Window struct {
 // Reset makes an empty window of depth requests.
 func (w *Window) Reset(f *File, e Engine, depth int) {
 	*w = Window{file: f, engine: e, reqs: make([]Request, depth), free: make([]uint32, depth)}
-	iov := make([]unix.Iovec, 4*depth)
+	iov := make([]Iovec, 4*depth)
 	for i := range w.reqs {
 		w.reqs[i].Index = uint32(i)
 		w.reqs[i].iov = iov[4*i : 4*i : 4*i+4]
