@@ -19,7 +19,9 @@ import (
 type Options struct {
 	Create bool   // make files that do not exist, with the size that is given
 	Name   string // of the device; default: from name=, else derived from the kind or the path
-	Pinned bool   // threads stay on one OS thread as long as they have channels, see uring.Options
+	// Pinned promises that threads with channels do not move to another OS
+	// thread. No module needs the promise at present.
+	Pinned bool
 }
 
 // maker is one Create.
@@ -55,7 +57,7 @@ func create(m *bdev.Manager, t *thread.Thread, s *Spec, o Options) (*bdev.Bdev, 
 		mk.name = s.reader(0).text("name")
 	}
 	if s.Base != nil {
-		base, err := create(m, t, s.Base, Options{Create: o.Create, Pinned: o.Pinned})
+		base, err := create(m, t, s.Base, Options{Create: o.Create})
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +141,7 @@ func makeNull(mk *maker, s *Spec) error {
 func makeFile(mk *maker, s *Spec) error {
 	r := s.reader(0)
 	o := file.Options{
-		Name: mk.name, Create: mk.o.Create, Pinned: mk.o.Pinned, Driver: r.text("driver"),
+		Name: mk.name, Create: mk.o.Create, Driver: r.text("driver"),
 		ReadOnly: r.flag("readonly"), Size: r.size("size", 4096), Depth: int(r.number("depth", 0, 1, 1<<16)),
 	}
 	direct, err := file.ParseDirect(r.text("direct"))
