@@ -27,6 +27,10 @@ func TestThreads(t *testing.T) {
 	filetest.RunThreads(t, open)
 }
 
+func TestDevices(t *testing.T) {
+	filetest.RunDevices(t, open)
+}
+
 func TestOptionsOutOfRange(t *testing.T) {
 	for _, o := range []Options{{Depth: -1}, {Depth: DepthMax + 1}, {Workers: -1}, {Workers: WorkersMax + 1}} {
 		_, err := New(t.TempDir(), o)

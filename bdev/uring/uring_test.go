@@ -39,6 +39,11 @@ func TestThreads(t *testing.T) {
 	filetest.RunThreads(t, open)
 }
 
+func TestDevices(t *testing.T) {
+	needRing(t)
+	filetest.RunDevices(t, open)
+}
+
 func TestDepthOutOfRange(t *testing.T) {
 	for _, n := range []int{-1, DepthMax + 1} {
 		_, err := New(t.TempDir(), Options{Depth: n})
