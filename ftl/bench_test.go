@@ -22,9 +22,12 @@ func BenchmarkRandWrite(b *testing.B) {
 	}
 }
 
+// benchCacheMiB keeps the benchmark within the memory of a small machine.
+const benchCacheMiB = 1 << 10
+
 func benchRandWrite(b *testing.B, baseGiB uint64, mdSize uint32) {
 	r := newRig(b, 1, 1, 0)
-	r.malloc("c", 5<<10, mdSize)
+	r.malloc("c", benchCacheMiB, mdSize)
 	n := null.New(null.Options{Name: "b", Blocks: baseGiB << 18})
 	_, err := r.mgr.Register(n)
 	require.NoError(b, err)

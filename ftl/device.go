@@ -26,6 +26,7 @@ type Device struct {
 	cache, base dev
 	mdChunks    *md.Object
 	mdBands     *md.Object
+	mdStats     md.IOStats
 
 	// Mapping.
 	table   l2p.Table
@@ -132,6 +133,14 @@ func (d *Device) Idle() bool {
 // Stats fills s with the device's statistics.
 func (d *Device) Stats(s *Stats) {
 	*s = d.stats
+	m, c := &d.mdStats, &s.Cache[SourceMDCache]
+	c.Read.IOs += m.Reads
+	c.Read.Blocks += m.ReadBlocks
+	c.Read.ErrorsMedia += m.ReadErrors
+	c.Read.ErrorsCRC += m.CRC
+	c.Write.IOs += m.Writes
+	c.Write.Blocks += m.WriteBlocks
+	c.Write.ErrorsMedia += m.WriteErrors
 	s.FreeChunks, s.FreeBands = uint64(d.freeChunks.n), uint64(d.freeBands.n)
 	s.FullChunks, s.FullBands = uint64(d.chunks[segFull]), uint64(d.bands[segFull])
 	s.QuarantinedChunks = uint64(d.chunks[segQuarantine])

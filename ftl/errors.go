@@ -12,6 +12,8 @@ var (
 	ErrExists = fmt.Errorf("ftl: the devices already hold an FTL: %w", unix.EEXIST)
 	// ErrNotEmpty: a device holds data that is not an FTL's.
 	ErrNotEmpty = fmt.Errorf("ftl: a device is not empty: %w", unix.EEXIST)
+	// ErrHalfBlank: one device belongs to an FTL, the other is blank.
+	ErrHalfBlank = fmt.Errorf("ftl: one of the devices is blank: %w", unix.EINVAL)
 	// ErrBusy: the device is stopping already.
 	ErrBusy = fmt.Errorf("ftl: the device is stopping: %w", unix.EBUSY)
 	// ErrLoss: durable records cannot be read; a person has to accept that.

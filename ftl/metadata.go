@@ -18,10 +18,10 @@ func (d *Device) buildMetadata() error {
 
 func (d *Device) newMetadata(t layout.RegionType) (*md.Object, error) {
 	r := d.lay.Region(t)
-	target := md.Target{Desc: d.cache.desc, Ch: d.cache.ch}
+	target := md.Target{Desc: d.cache.desc, Ch: d.cache.ch, Stats: &d.mdStats}
 	return md.New(md.Config{
 		Thread: d.th, Region: r, Mirror: d.lay.Region(r.Mirror), Target: target, MirrorTarget: target,
-		UUID: d.sb.UUID, Clean: func() bool { return d.sb.Clean },
+		UUID: d.sb.UUID, ReadOnly: d.cfg.ReadOnly, Logger: d.log, Clean: func() bool { return d.sb.Clean },
 	})
 }
 

@@ -124,4 +124,3 @@ func (d *Device) closeTable(keep bool) {
 		d.tabMem = nil
 	}
 }
-

@@ -22,7 +22,7 @@ func (d *Device) Stop(fast bool, done func(err error)) {
 	}
 	d.stopping = true
 	d.life.stopped, d.life.fast = done, fast
-	mngt.Run(d.th, d, shutdown(fast || d.health != HealthOK), d.log, stopDone)
+	mngt.Run(d.th, d, shutdown(fast || d.health != HealthOK), stepLog{d.log}, stopDone)
 }
 
 func stopDone(d *Device, err error) {

@@ -3,6 +3,7 @@ package ftl
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func Start(cfg *Config, done func(d *Device, err error)) {
 	d := &Device{cfg: c, th: c.Thread, log: c.Logger}
 	d.life.started = done
 	d.cache.kind, d.base.kind = devCache, devBase
-	d.life.proc = mngt.Run(d.th, d, startup(), d.log, startDone)
+	d.life.proc = mngt.Run(d.th, d, startup(), stepLog{d.log}, startDone)
 }
 
 func startDone(d *Device, err error) {
@@ -62,6 +63,14 @@ func startDone(d *Device, err error) {
 	}
 	done(d, nil)
 }
+
+// stepLog lets steps be logged at the level of details: what fails is returned
+// to the caller, who says it.
+type stepLog struct{ log *slog.Logger }
+
+func (l stepLog) Debug(msg string, args ...any) { l.log.Debug(msg, args...) }
+func (l stepLog) Info(msg string, args ...any)  { l.log.Debug(msg, args...) }
+func (l stepLog) Error(msg string, args ...any) { l.log.Debug(msg, args...) }
 
 // History is the account of the steps of starting and stopping, for
 // inspection.
@@ -279,6 +288,10 @@ func stepCreateOrLoad(p *process) {
 		p.Fail(err)
 		return
 	}
+	if err := d.refuseBlank(choice); err != nil {
+		p.Fail(err)
+		return
+	}
 	d.life.choice = choice
 	d.sb = *choice.SB
 	d.lay = choice.SB.Layout
@@ -288,6 +301,22 @@ func stepCreateOrLoad(p *process) {
 		return
 	}
 	p.Call(load())
+}
+
+// refuseBlank says which device is blank although the other belongs to an FTL.
+func (d *Device) refuseBlank(c *superblock.Choice) error {
+	v, other := &d.cache, &d.base
+	switch {
+	case d.cfg.RepairBlank:
+		return nil
+	case errors.Is(c.CacheErr, superblock.ErrBlank):
+	case errors.Is(c.BaseErr, superblock.ErrBlank):
+		v, other = other, v
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s device %s holds nothing, %s device %s belongs to FTL %s (%q); was the wrong device given?",
+		ErrHalfBlank, v.kind, v.name(), other.kind, other.name(), c.SB.UUID, c.SB.Name)
 }
 
 func with(yes bool) string {

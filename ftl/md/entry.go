@@ -157,8 +157,10 @@ func (op *EntryOp) seal(buf []byte, at uint64) {
 
 func (op *EntryOp) prepare(x *devIO, a *area, kind bdev.Op, fn func(*devIO, error)) {
 	x.o, x.a, x.op, x.fn, x.owner = op.o, a, kind, fn, op
-	x.at, x.n, x.buf = op.at, op.n, op.buf
-	x.vss = op.vssOf(a, op.at, op.n)
+	x.at, x.n, x.buf, x.vss = op.at, op.n, op.buf, nil
+	if kind == bdev.OpWrite {
+		x.vss = op.vssOf(a, op.at, op.n)
+	}
 }
 
 func entryWritten(x *devIO, err error) {
@@ -197,7 +199,6 @@ func (o *Object) ReadEntry(op *EntryOp, first, count uint64, buf []byte) {
 
 func (op *EntryOp) readFrom(a *area) {
 	op.prepare(&op.io, a, bdev.OpRead, entryReadDone)
-	op.io.vss = nil
 	if a.md && uint64(len(op.VSS)) == op.n*uint64(op.o.cfg.VSS) {
 		op.io.vss = op.VSS
 	}

@@ -1,0 +1,266 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/bdev/ftlbdev"
+	"goftl/bdev/spec"
+	"goftl/ftl"
+	"goftl/ftl/md"
+	"goftl/ftl/superblock"
+	"goftl/iobuf"
+	"goftl/reactor"
+	"goftl/thread"
+)
+
+// Options say how to open a stack.
+type Options struct {
+	Place      Place
+	Name       string // of a new device
+	Create     bool   // make the device when there is none
+	ReadOnly   bool
+	AcceptLoss bool
+	NoVerify   bool
+	Shm        string // "", "auto", "off" or a directory
+	CPU        int    // of the reactor; -1: any
+	Mode       reactor.Mode
+	Logger     *slog.Logger
+	Progress   func(phase string, done, total uint64)
+	OnHealth   func(h ftl.Health, err error)
+}
+
+// Stack is a running device with everything under it.
+type Stack struct {
+	o       Options
+	Group   *reactor.Group
+	System  *thread.System
+	Core    *thread.Thread
+	Manager *bdev.Manager
+	Specs   Specs
+	Cache   *bdev.Bdev
+	Base    *bdev.Bdev
+	Device  *ftl.Device
+	Bdev    *bdev.Bdev
+	Desc    *bdev.Desc
+	Created bool
+	Took    time.Duration // to create or load
+	pool    *iobuf.Pool
+}
+
+// Open builds the stack up to the FTL.
+func Open(o Options) (*Stack, error) {
+	s := &Stack{o: o, System: thread.NewSystem()}
+	var err error
+	if s.Specs, err = o.Place.Resolve(o.Create); err != nil {
+		return nil, err
+	}
+	if err := s.run(); err != nil {
+		return nil, err
+	}
+	if err := s.OnCore(s.openDevices); err != nil {
+		return nil, errors.Join(err, s.Close(true))
+	}
+	if err := s.startFTL(); err != nil {
+		return nil, errors.Join(err, s.Close(true))
+	}
+	return s, nil
+}
+
+// run starts the reactor and the core thread.
+func (s *Stack) run() error {
+	g := reactor.GroupOptions{Count: 1, Mode: s.o.Mode}
+	if s.o.CPU >= 0 {
+		g.CPUs = []int{s.o.CPU}
+	}
+	var err error
+	if s.Group, err = reactor.NewGroup(g); err != nil {
+		return err
+	}
+	if s.pool, err = iobuf.NewPool(iobuf.Options{}); err != nil {
+		return err
+	}
+	s.Manager = bdev.NewManager(s.System, s.pool)
+	s.Core = s.System.NewThread("core")
+	s.Group.Reactors()[0].Add(s.Core)
+	s.Group.Start()
+	return nil
+}
+
+// await runs f on the core thread and waits until it calls done.
+func (s *Stack) await(f func(done func(error))) error {
+	ch := make(chan error, 1)
+	s.Core.Send(func(any) { f(func(err error) { ch <- err }) }, nil)
+	return <-ch
+}
+
+// OnCore runs f on the core thread and waits for its result.
+func (s *Stack) OnCore(f func() error) error {
+	return s.await(func(done func(error)) { done(f()) })
+}
+
+func (s *Stack) openDevices() error {
+	for i, text := range []string{s.Specs.Cache, s.Specs.Base} {
+		name := [2]string{"cache", "base"}[i]
+		b, err := spec.Create(s.Manager, s.Core, text, spec.Options{Create: s.Specs.Create, Name: name})
+		if err != nil {
+			return fmt.Errorf("%s device: %w", name, err)
+		}
+		if i == 0 {
+			s.Cache = b
+		} else {
+			s.Base = b
+		}
+	}
+	return nil
+}
+
+// startFTL loads the device, or makes one when both devices are blank and that
+// is wanted.
+func (s *Stack) startFTL() error {
+	began := time.Now()
+	err := s.start(false)
+	if s.o.Create && errors.Is(err, superblock.ErrBlank) && !errors.Is(err, ftl.ErrHalfBlank) {
+		s.Created = true
+		began = time.Now()
+		err = s.start(true)
+	}
+	s.Took = time.Since(began)
+	return err
+}
+
+func (s *Stack) start(create bool) error {
+	cfg := &ftl.Config{
+		Name: s.o.Name, System: s.System, Thread: s.Core, Manager: s.Manager,
+		Cache: s.Cache.Name(), Base: s.Base.Name(), Create: create,
+		ReadOnly: s.o.ReadOnly, AcceptLoss: s.o.AcceptLoss, NoVerify: s.o.NoVerify,
+		ShmDir: s.shmDir(), Logger: s.o.Logger, Progress: s.o.Progress, OnHealth: s.o.OnHealth,
+	}
+	if create {
+		cfg.UUID, cfg.CreatedNs = uuid.New(), time.Now().UnixNano()
+		cfg.SizeBytes, cfg.SparePct = s.o.Place.UserSize(), s.o.Place.SparePct
+	}
+	return s.await(func(done func(error)) {
+		ftl.Start(cfg, func(d *ftl.Device, err error) {
+			s.Device = d
+			done(err)
+		})
+	})
+}
+
+func (s *Stack) shmDir() string {
+	switch s.o.Shm {
+	case "off":
+		return ""
+	case "", "auto":
+		return md.ShmDir("", 0)
+	}
+	return s.o.Shm
+}
+
+// Export makes a block device of the FTL and opens it.
+func (s *Stack) Export(name string) error {
+	return s.OnCore(func() error {
+		b, err := s.Manager.Register(ftlbdev.New(name, s.Device))
+		if err != nil {
+			return err
+		}
+		s.Bdev = b
+		s.Desc, err = s.Manager.Open(name, !s.o.ReadOnly, nil, nil, s.Core)
+		return err
+	})
+}
+
+// Close stops the device and gives everything back. A fast stop writes no
+// checkpoint.
+func (s *Stack) Close(fast bool) error {
+	var errs []error
+	if s.Bdev != nil {
+		errs = append(errs, s.await(func(done func(error)) {
+			if s.Desc != nil {
+				s.Desc.Close()
+			}
+			s.Bdev.Unregister(s.Core, func(_ any, err error) { done(err) }, nil)
+		}))
+	}
+	if s.Device != nil {
+		errs = append(errs, s.await(func(done func(error)) { s.Device.Stop(fast, done) }))
+	}
+	for _, b := range []*bdev.Bdev{s.Cache, s.Base} {
+		if b != nil {
+			errs = append(errs, s.await(func(done func(error)) {
+				b.Unregister(s.Core, func(_ any, err error) { done(err) }, nil)
+			}))
+		}
+	}
+	errs = append(errs, s.Group.ExitThreads())
+	s.Group.Stop()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.pool.Close()
+	return nil
+}
+
+// Wipe overwrites both superblocks with zeroes, so that no FTL is found any
+// more.
+func Wipe(o Options) error {
+	s := &Stack{o: o, System: thread.NewSystem()}
+	var err error
+	if s.Specs, err = o.Place.Resolve(false); err != nil {
+		return err
+	}
+	if err := s.run(); err != nil {
+		return err
+	}
+	err = s.OnCore(s.openDevices)
+	for _, b := range []*bdev.Bdev{s.Cache, s.Base} {
+		if err == nil {
+			err = s.wipe(b)
+		}
+	}
+	return errors.Join(err, s.Close(true))
+}
+
+func (s *Stack) wipe(b *bdev.Bdev) error {
+	zero := iobuf.Alloc(4096)
+	defer iobuf.Free(zero)
+	return s.await(func(done func(error)) {
+		desc, err := s.Manager.Open(b.Name(), true, nil, nil, s.Core)
+		if err != nil {
+			done(err)
+			return
+		}
+		ch, err := desc.Channel(s.Core)
+		if err != nil {
+			desc.Close()
+			done(err)
+			return
+		}
+		end := func(err error) {
+			ch.Put()
+			desc.Close()
+			done(err)
+		}
+		flushed := func(io *bdev.IO) { end(io.Err()) }
+		wrote := func(io *bdev.IO) {
+			if io.Err() != nil {
+				end(io.Err())
+			} else if err := ch.Flush(flushed, nil); err != nil {
+				end(err)
+			}
+		}
+		if err := ch.Write(zero, 0, 1, wrote, nil); err != nil {
+			end(err)
+		}
+	})
+}
+
+// IsBusy says whether err means that another process has the device.
+func IsBusy(err error) bool { return errors.Is(err, unix.EBUSY) }
