@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
-	"goftl/bdev/internal/filetest"
+	"goftl/tests/filetest"
 )
 
 func open(path string, o filetest.Options) (bdev.Driver, error) {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
-	"goftl/bdev/internal/filetest"
 	"goftl/bdev/uring"
+	"goftl/tests/filetest"
 )
 
 func open(t *testing.T, o Options) (bdev.Driver, error) {

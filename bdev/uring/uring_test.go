@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
-	"goftl/bdev/internal/filetest"
+	"goftl/tests/filetest"
 )
 
 func needRing(t testing.TB) {

@@ -23,6 +23,12 @@ func newRing(t testing.TB, entries uint32) *Ring {
 	return r
 }
 
+func closeFDs(t *testing.T, fds []int) {
+	for _, fd := range fds {
+		require.NoError(t, unix.Close(fd))
+	}
+}
+
 func TestABISizes(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(SQE{}))
 	require.EqualValues(t, 16, unsafe.Sizeof(CQE{}))
@@ -105,8 +111,7 @@ func TestRingMovesBetweenThreads(t *testing.T) {
 	r := newRing(t, 8)
 	var pipe [2]int
 	require.NoError(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
-	defer unix.Close(pipe[0])
-	defer unix.Close(pipe[1])
+	defer closeFDs(t, pipe[:])
 	buf := make([]byte, 4)
 	on := func(fn func()) {
 		done := make(chan struct{})
@@ -117,7 +122,7 @@ func TestRingMovesBetweenThreads(t *testing.T) {
 		}()
 		<-done
 	}
-	var parked, release = make(chan struct{}), make(chan struct{})
+	parked, release := make(chan struct{}), make(chan struct{})
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
@@ -151,7 +156,7 @@ func TestEventFDIsSignalled(t *testing.T) {
 	r := newRing(t, 4)
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	require.NoError(t, err)
-	defer unix.Close(fd)
+	defer closeFDs(t, []int{fd})
 	require.NoError(t, r.RegisterEventFD(fd))
 	r.Next().Opcode = OpNop
 	_, err = r.Submit(EntriesMax)

@@ -261,7 +261,7 @@ func (f *File) probeFileSystem() error {
 	if err := unix.Fstatfs(f.fd, &fs); err != nil {
 		return fmt.Errorf("file system: %w", err)
 	}
-	f.memory = !f.block && (int64(fs.Type) == unix.TMPFS_MAGIC || int64(fs.Type) == unix.RAMFS_MAGIC)
+	f.memory = !f.block && (fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC)
 	return nil
 }
 

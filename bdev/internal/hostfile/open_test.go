@@ -144,7 +144,7 @@ func TestDirect(t *testing.T) {
 }
 
 func TestTmpfsIsServedInline(t *testing.T) {
-	dir, err := os.MkdirTemp("/dev/shm", "hostfile")
+	dir, err := os.MkdirTemp("/dev/shm", "hostfile") //nolint:usetesting // it has to be tmpfs
 	if err != nil {
 		t.Skip("no tmpfs: ", err)
 	}

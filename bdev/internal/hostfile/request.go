@@ -170,8 +170,9 @@ func (r *Request) Step(res int) (more bool, err error) {
 			return true, nil
 		}
 		return false, nil
+	default:
+		return r.moved(uint64(res))
 	}
-	return r.moved(uint64(res))
 }
 
 func (r *Request) fail(e unix.Errno) (more bool, err error) {
@@ -189,6 +190,7 @@ func (r *Request) fail(e unix.Errno) (more bool, err error) {
 			r.tryZero(next)
 			return true, nil
 		}
+	default:
 	}
 	return false, e
 }

@@ -128,7 +128,7 @@ type Dir struct{ Name, Path string }
 // Dirs returns a directory on disk and one in memory, where there is one.
 func Dirs(t testing.TB) []Dir {
 	dirs := []Dir{{"disk", t.TempDir()}}
-	if shm, err := os.MkdirTemp("/dev/shm", "goftl"); err == nil {
+	if shm, err := os.MkdirTemp("/dev/shm", "goftl"); err == nil { //nolint:usetesting // it has to be tmpfs
 		t.Cleanup(func() { _ = os.RemoveAll(shm) })
 		dirs = append(dirs, Dir{"memory", shm})
 	}
