@@ -84,7 +84,7 @@ func serveForBench(sock string) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // a profile
+		defer f.Close()
 		if err := pprof.StartCPUProfile(f); err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func serveForBench(sock string) error {
 // peer starts a server in a process and returns its URI and its pid.
 func peer(b *testing.B, name string) (string, int) {
 	b.Helper()
-	dir, err := os.MkdirTemp("", "nbdb")
+	dir, err := os.MkdirTemp("", "nbdb") //nolint:usetesting // TempDir is too long for a socket
 	require.NoError(b, err)
 	b.Cleanup(func() { _ = os.RemoveAll(dir) })
 	sock := filepath.Join(dir, "s")
@@ -145,10 +145,14 @@ func BenchmarkNBD(b *testing.B) {
 				cmd       proto.Command
 				bs, depth int
 			}{
-				{proto.CmdWrite, 4096, 1}, {proto.CmdRead, 4096, 1},
-				{proto.CmdWrite, 4096, 32}, {proto.CmdRead, 4096, 32},
-				{proto.CmdWrite, 4096, 128}, {proto.CmdRead, 4096, 128},
-				{proto.CmdWrite, 128 << 10, 16}, {proto.CmdRead, 128 << 10, 16},
+				{proto.CmdWrite, 4096, 1},
+				{proto.CmdRead, 4096, 1},
+				{proto.CmdWrite, 4096, 32},
+				{proto.CmdRead, 4096, 32},
+				{proto.CmdWrite, 4096, 128},
+				{proto.CmdRead, 4096, 128},
+				{proto.CmdWrite, 128 << 10, 16},
+				{proto.CmdRead, 128 << 10, 16},
 			} {
 				b.Run(fmt.Sprintf("%v/bs=%d/qd=%d", c.cmd, c.bs, c.depth), func(b *testing.B) {
 					benchClient(b, uri, pid, c.cmd, c.bs, c.depth)

@@ -152,7 +152,7 @@ func (c *conn) send() {
 		c.msg = unix.Msghdr{Iov: &vecs[0], Iovlen: uint64(len(vecs))}
 		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&c.msg)),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		switch errno { //nolint:exhaustive // the rest ends the connection
+		switch errno {
 		case 0:
 			c.s.Sent(int(n))
 		case unix.EINTR:

@@ -152,7 +152,7 @@ func (h *Handshake) clientFlags(f uint32) {
 
 // tooLong returns how an option with too much data is refused.
 func (h *Handshake) tooLong(o proto.Option) proto.OptionReply {
-	switch o { //nolint:exhaustive // the rest is unknown here
+	switch o {
 	case proto.OptList, proto.OptStartTLS, proto.OptStructuredReply:
 		return proto.RepErrInvalid
 	case proto.OptInfo, proto.OptGo:
@@ -167,7 +167,7 @@ func (h *Handshake) tooLong(o proto.Option) proto.OptionReply {
 
 // option handles an option whose data is there. data is valid during the call.
 func (h *Handshake) option(o proto.Option, data []byte) {
-	switch o { //nolint:exhaustive // the rest is unknown here
+	switch o {
 	case proto.OptExportName:
 		h.exportName(data)
 	case proto.OptAbort:

@@ -265,6 +265,8 @@ func (d *fakeDevice) do(io *bdev.IO) error {
 		}
 	case bdev.OpWriteZeroes, bdev.OpUnmap:
 		clear(mem)
+	default:
+		return bdev.ErrUnsupported
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ var (
 	errTruncated = fmt.Errorf("nbd: the client went away inside a request: %w", unix.ECONNRESET)
 	errDrained   = fmt.Errorf("nbd: the server is shutting down: %w", unix.ESHUTDOWN)
 	errRemoved   = fmt.Errorf("nbd: the export was removed: %w", unix.ENOENT)
+	errNoMemory  = fmt.Errorf("nbd: no memory to read into: %w", unix.ENOMEM)
 	errMagic     = fmt.Errorf("nbd: what the client sent is no request: %w", unix.EPROTO)
 	errTooLong   = fmt.Errorf("nbd: the client sent a write of absurd length: %w", unix.EMSGSIZE)
 )
@@ -47,8 +48,8 @@ const maxDirect = 4
 
 func (in *input) pending() bool { return in.nstash > 0 || in.w > in.r }
 
-// space returns the vectors for the next read. Without memory for a buffer it
-// returns none, and the session will be kicked.
+// space returns the vectors for the next read. Without memory for a buffer the
+// session ends.
 func (in *input) space(s *Session) []unix.Iovec {
 	if in.buf == nil && !in.acquire(s) {
 		return nil
@@ -74,9 +75,8 @@ func (in *input) space(s *Session) []unix.Iovec {
 // acquire takes a buffer and puts a cut header at its front.
 func (in *input) acquire(s *Session) bool {
 	u, ok := s.host.input.get(readUnitShift)
-	if !ok {
-		s.paused = true
-		s.host.await(s)
+	if !ok { // the arena has no limit: the system has no memory
+		s.shut(errNoMemory)
 		return false
 	}
 	in.unit, in.buf = u, u.bytes()
@@ -195,6 +195,11 @@ func (s *Session) header(b []byte) bool {
 	r.init(s, &q)
 	if need > 0 && !r.alloc(need) {
 		s.unget(r)
+		if s.host.data.used == 0 { // nothing will come back: the system has no memory
+			return s.refuse(&q, proto.ErrNoMem)
+		}
+		s.paused = true
+		s.host.await(s)
 		return false
 	}
 	s.in.r += proto.RequestSize
@@ -210,12 +215,10 @@ func (s *Session) header(b []byte) bool {
 	return true
 }
 
-// unget puts a request back that found no memory; it will be parsed again.
+// unget puts a request back that found no memory.
 func (s *Session) unget(r *request) {
 	r.reset()
 	r.next, s.host.free = s.host.free, r
-	s.paused = true
-	s.host.await(s)
 }
 
 // refuse answers a request that is not to be served, and skips its data.

@@ -33,7 +33,7 @@ func parseEndpoint(s string) (endpoint, error) {
 		return endpoint{network, address}, nil
 	case network == "tcp":
 		if _, _, err := net.SplitHostPort(address); err != nil {
-			return endpoint{}, fmt.Errorf("nbd: listen address %q: %v: %w", s, err, unix.EINVAL)
+			return endpoint{}, fmt.Errorf("nbd: listen address %q: %w: %w", s, err, unix.EINVAL)
 		}
 		return endpoint{network, address}, nil
 	}

@@ -168,7 +168,7 @@ func (r *request) init(s *Session, q *proto.Request) {
 // alloc takes the memory that the request needs, all of it or none.
 func (r *request) alloc(need int) bool {
 	h, l := r.s.host, r.s.lane
-	ok := true
+	var ok bool
 	if cover := l.coverBytes(r.offset, r.length); cover > 0 && r.command <= proto.CmdWrite {
 		if r.units, ok = h.data.getN(r.units, cover); !ok {
 			return false
@@ -211,7 +211,7 @@ func (r *request) begin() {
 		r.s.reply(r, proto.OK)
 		return
 	}
-	switch r.command { //nolint:exhaustive // check lets nothing else through
+	switch r.command {
 	case proto.CmdRead:
 		r.stage = stMain
 		r.submit()
@@ -279,7 +279,7 @@ func (r *request) needs(st stage) bool {
 
 // advance goes to the next stage.
 func (r *request) advance() {
-	for r.stage++; !r.needs(r.stage); r.stage++ { //nolint:revive // the loop is its head
+	for r.stage++; !r.needs(r.stage); r.stage++ {
 	}
 	if r.stage == stEnd {
 		r.finish(nil)
@@ -293,7 +293,7 @@ func (r *request) advance() {
 func (r *request) submit() {
 	l := r.s.lane
 	var err error
-	switch r.stage { //nolint:exhaustive // the others have no operation
+	switch r.stage {
 	case stReadFirst:
 		err = l.ch.Read(r.scratch, r.block*l.unit, l.unit, ioDone, r)
 	case stReadLast:
@@ -316,7 +316,7 @@ func (r *request) submit() {
 
 func (r *request) submitMain(l *lane) error {
 	lba, count := r.block*l.unit, r.blocks*l.unit
-	switch r.command { //nolint:exhaustive // the others have no main stage
+	switch r.command {
 	case proto.CmdRead:
 		if len(r.bufs) == 1 {
 			return l.ch.Read(r.bufs[0], lba, count, ioDone, r)

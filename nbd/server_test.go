@@ -54,7 +54,7 @@ func serve(t testing.TB, blocks uint64, change ...func(c *nbd.Config)) *served {
 	v.re.Add(v.th)
 	v.re.Start()
 	t.Cleanup(v.re.Stop)
-	dir, err := os.MkdirTemp("", "nbds") // t.TempDir is too long for a socket
+	dir, err := os.MkdirTemp("", "nbds") //nolint:usetesting // TempDir is too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	v.sock = filepath.Join(dir, "s")
@@ -359,7 +359,7 @@ func TestListen(t *testing.T) {
 
 	tl, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer tl.Close() //nolint:errcheck // a test
+	defer tl.Close()
 	require.Error(t, start("tcp:"+tl.Addr().String()))
 }
 

@@ -21,8 +21,17 @@ func TestReadWrite(t *testing.T) {
 			data := make([]byte, 3<<20+17)
 			rand.New(rand.NewSource(1)).Read(data)
 			for _, c := range []struct{ off, n int }{
-				{0, 4096}, {8192, 65536}, {0, 2 << 20}, {1, 1}, {4095, 2}, {100, 5000}, {1 << 20, 3<<20 + 17},
-				{511, 3<<20 + 1}, {4 << 20, 1 << 20}, {0, 512}, {8<<20 - 1, 1},
+				{0, 4096},
+				{8192, 65536},
+				{0, 2 << 20},
+				{1, 1},
+				{4095, 2},
+				{100, 5000},
+				{1 << 20, 3<<20 + 17},
+				{511, 3<<20 + 1},
+				{4 << 20, 1 << 20},
+				{0, 512},
+				{8<<20 - 1, 1},
 			} {
 				e, _ := w.call(proto.CmdWrite, 0, uint64(c.off), uint32(c.n), data[:c.n])
 				require.Equal(t, proto.OK, e)
@@ -251,6 +260,7 @@ func TestDeviceErrors(t *testing.T) {
 func TestFUAAndFlush(t *testing.T) {
 	r := newRig(t, rigOptions{})
 	w := r.connect(false)
+	ok := func(e proto.Errno, _ []byte) { require.Equal(t, proto.OK, e) }
 	ops := func() (s []bdev.Op) {
 		for i := range r.dev.log {
 			s = append(s, r.dev.log[i].Op)
@@ -258,17 +268,17 @@ func TestFUAAndFlush(t *testing.T) {
 		r.dev.log = nil
 		return s
 	}
-	w.call(proto.CmdWrite, proto.CmdFlagFUA, 0, 4096, make([]byte, 4096))
+	ok(w.call(proto.CmdWrite, proto.CmdFlagFUA, 0, 4096, make([]byte, 4096)))
 	require.Equal(t, []bdev.Op{bdev.OpWrite, bdev.OpFlush}, ops())
-	w.call(proto.CmdWrite, proto.CmdFlagFUA, 10, 10, make([]byte, 10))
+	ok(w.call(proto.CmdWrite, proto.CmdFlagFUA, 10, 10, make([]byte, 10)))
 	require.Equal(t, []bdev.Op{bdev.OpRead, bdev.OpWrite, bdev.OpFlush}, ops())
-	w.call(proto.CmdTrim, proto.CmdFlagFUA, 4000, 10000, nil)
+	ok(w.call(proto.CmdTrim, proto.CmdFlagFUA, 4000, 10000, nil))
 	require.Equal(t, []bdev.Op{bdev.OpUnmap, bdev.OpFlush}, ops())
-	w.call(proto.CmdWriteZeroes, proto.CmdFlagFUA, 4000, 10000, nil)
+	ok(w.call(proto.CmdWriteZeroes, proto.CmdFlagFUA, 4000, 10000, nil))
 	require.Equal(t, []bdev.Op{bdev.OpRead, bdev.OpWrite, bdev.OpRead, bdev.OpWrite, bdev.OpWriteZeroes, bdev.OpFlush}, ops())
-	w.call(proto.CmdFlush, 0, 0, 0, nil)
+	ok(w.call(proto.CmdFlush, 0, 0, 0, nil))
 	require.Equal(t, []bdev.Op{bdev.OpFlush}, ops())
-	w.call(proto.CmdWrite, 0, 4096, 8192, make([]byte, 8192))
+	ok(w.call(proto.CmdWrite, 0, 4096, 8192, make([]byte, 8192)))
 	require.Equal(t, []bdev.Op{bdev.OpWrite}, ops())
 	w.finish()
 }
@@ -465,4 +475,21 @@ func TestAllocsPerRequest(t *testing.T) {
 	avg := testing.AllocsPerRun(5, serve)
 	require.Zero(t, avg)
 	w.finish()
+}
+
+// TestNoMemory: when the system refuses memory and none will come back, the
+// client is told, and the connection goes on.
+func TestNoMemory(t *testing.T) {
+	r := newRig(t, rigOptions{})
+	r.host.data.max = 0
+	w := r.connect(false)
+	for _, off := range []uint64{0, 3} {
+		e, _ := w.call(proto.CmdWrite, 0, off, 4096, make([]byte, 4096))
+		require.Equal(t, proto.ErrNoMem, e)
+	}
+	r.host.data.max = 4
+	e, _ := w.call(proto.CmdWrite, 0, 3, 4096, make([]byte, 4096))
+	require.Equal(t, proto.OK, e)
+	w.finish()
+	r.idle()
 }

@@ -99,6 +99,7 @@ func traceOption(t *testing.T, d *datadriven.TestData) []byte {
 			}
 		}
 		data = proto.AppendInfoRequest(nil, name, items...)
+	default:
 	}
 	extra := 0
 	if d.MaybeScanArgs(t, "extra", &extra); extra < 0 {
@@ -277,6 +278,7 @@ func (st *sessionTrace) parse(line string) []byte {
 		}
 	case proto.CmdRead:
 		st.reads[cookie] = q.Length
+	default:
 	}
 	return b[:len(b)-cut]
 }

@@ -27,7 +27,7 @@ func nbdkit(t testing.TB, args ...string) string {
 	if err != nil {
 		t.Skip("nbdkit is not installed")
 	}
-	dir, err := os.MkdirTemp("", "nbdc")
+	dir, err := os.MkdirTemp("", "nbdc") //nolint:usetesting // TempDir is too long for a socket
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	sock := filepath.Join(dir, "s")

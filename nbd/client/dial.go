@@ -68,7 +68,7 @@ func DialOptions(uri string, o Options) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nbd client: %s: %w", uri, err)
 	}
-	defer nc.Close() //nolint:errcheck // the Conn works on a duplicate
+	defer nc.Close() // the Conn works on a duplicate
 	fd, err := dupBlocking(nc, t.Network, o.Timeout)
 	if err != nil {
 		return nil, fmt.Errorf("nbd client: %s: %w", uri, err)

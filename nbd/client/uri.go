@@ -24,7 +24,7 @@ type Target struct {
 func ParseURI(uri string) (Target, error) {
 	u, err := url.Parse(uri)
 	if err != nil {
-		return Target{}, fmt.Errorf("nbd client: URI %q: %v: %w", uri, err, unix.EINVAL)
+		return Target{}, fmt.Errorf("nbd client: URI %q: %w: %w", uri, err, unix.EINVAL)
 	}
 	t := Target{Export: strings.TrimPrefix(u.Path, "/")}
 	switch u.Scheme {

@@ -34,7 +34,7 @@ func (e Errno) Error() string {
 
 // Is makes errors.Is(e, unix.ENOSPC) work for the numbers that both know.
 func (e Errno) Is(target error) bool {
-	n, ok := target.(unix.Errno) //nolint:errorlint // errors.Is unwraps the chain itself and asks each link
+	n, ok := target.(unix.Errno)
 	return ok && n != 0 && n == e.Unix()
 }
 
@@ -75,7 +75,7 @@ func ErrnoOf(err error) Errno {
 	if !errors.As(err, &n) {
 		return ErrIO
 	}
-	switch n { //nolint:exhaustive // the rest is EIO by the specification
+	switch n {
 	case unix.EPERM, unix.EACCES, unix.EROFS, unix.EBADF:
 		return ErrPerm
 	case unix.ENOMEM:
