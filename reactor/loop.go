@@ -66,6 +66,9 @@ func (r *Reactor) pollThreads() bool {
 func (r *Reactor) idle() {
 	if len(r.seats) > 0 && !r.stopping {
 		if r.opts.Mode == Poll {
+			if r.idleTurns%shareIdle == 0 {
+				r.shareAt = 0 // nothing to lose by sharing more often
+			}
 			r.share()
 			return
 		}

@@ -59,8 +59,9 @@ const (
 	napFirst   = 50 * time.Microsecond // first nap beside pollers that must be polled
 	napLongest = 2 * time.Millisecond  // longest such nap
 
-	collectEvery = 16 // turns between two looks at the file descriptors of a reactor that does not sleep
-	clockEvery   = 16 // idle turns between two looks at the clock
+	shareIdle    = 256 // idle turns of a reactor in poll mode after which it shares its core before it is time to
+	collectEvery = 16  // turns between two looks at the file descriptors of a reactor that does not sleep
+	clockEvery   = 16  // idle turns between two looks at the clock
 
 )
 

@@ -241,7 +241,8 @@ func percentile(d []time.Duration, p float64) time.Duration {
 	return d[min(len(d)-1, int(p*float64(len(d))))]
 }
 
-// BenchmarkMessageToSleepingReactor has the latency of a message to a reactor that sleeps in the kernel.
+// BenchmarkMessageToSleepingReactor has the latency of a message to a reactor that sleeps in the kernel, and, for
+// what the machine allows, that of a Go channel to a goroutine with an OS thread of its own.
 func BenchmarkMessageToSleepingReactor(b *testing.B) {
 	for _, mode := range []reactor.Mode{reactor.Adaptive, reactor.Interrupt} {
 		b.Run(mode.String(), func(b *testing.B) {
@@ -250,17 +251,32 @@ func BenchmarkMessageToSleepingReactor(b *testing.B) {
 			r.Add(th)
 			done := make(chan int64, 1)
 			answer := func(any) { done <- reactor.Now() }
-			var all []time.Duration
-			for b.Loop() {
-				time.Sleep(200 * time.Microsecond)
-				from := reactor.Now()
-				th.Send(answer, nil)
-				all = append(all, time.Duration(<-done-from))
-			}
-			b.ReportMetric(float64(percentile(all, .5).Microseconds()), "p50-us")
-			b.ReportMetric(float64(percentile(all, .99).Microseconds()), "p99-us")
+			wakeLatency(b, done, func() { th.Send(answer, nil) })
 		})
 	}
+	b.Run("channel", func(b *testing.B) {
+		ask, done := make(chan struct{}), make(chan int64, 1)
+		go func() {
+			runtime.LockOSThread()
+			for range ask {
+				done <- reactor.Now()
+			}
+		}()
+		wakeLatency(b, done, func() { ask <- struct{}{} })
+		close(ask)
+	})
+}
+
+func wakeLatency(b *testing.B, done chan int64, send func()) {
+	var all []time.Duration
+	for b.Loop() {
+		time.Sleep(200 * time.Microsecond)
+		from := reactor.Now()
+		send()
+		all = append(all, time.Duration(<-done-from))
+	}
+	b.ReportMetric(float64(percentile(all, .5).Microseconds()), "p50-us")
+	b.ReportMetric(float64(percentile(all, .99).Microseconds()), "p99-us")
 }
 
 // stopping returns the runtime's histogram of how long it took to stop the world for a collection.

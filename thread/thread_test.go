@@ -165,3 +165,54 @@ func TestStatistics(t *testing.T) {
 	require.Len(t, s.Pollers, 1)
 	require.Equal(t, "p", s.Pollers[0].Name)
 }
+
+// A thread needs nothing from its host but Poll: a foreign loop that sleeps in its own way hosts it with a Wake.
+func TestForeignLoopHostsAThread(t *testing.T) {
+	th := thread.NewSystem().NewThread("t")
+	h := &loopHost{wake: make(chan struct{}, 1)}
+	th.SetHost(h)
+	ticks := 0
+	var tick *poller.Poller
+	th.Send(func(any) {
+		tick = th.RegisterPoller("tick", func(any) poller.Result { ticks++; return poller.Busy }, nil, time.Millisecond)
+	}, nil)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		start := time.Now()
+		for !th.Exited() {
+			th.Poll(0, int64(time.Since(start)))
+			if th.HasWork() {
+				continue
+			}
+			sleep := time.Hour
+			if at, ok := th.NextTimer(); ok {
+				sleep = time.Duration(at - int64(time.Since(start)))
+			}
+			select {
+			case <-h.wake:
+			case <-time.After(sleep):
+			}
+		}
+	}()
+	time.Sleep(10 * time.Millisecond)
+	done := make(chan int)
+	th.Send(func(any) { done <- ticks }, nil)
+	require.Positive(t, <-done)
+	th.Send(func(any) { tick.Unregister(); th.Exit() }, nil)
+	<-finished
+	require.NoError(t, th.ExitErr())
+}
+
+type loopHost struct{ wake chan struct{} }
+
+func (h *loopHost) Wake() {
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (h *loopHost) WatchFD(int, uint32, thread.FDFunc, any) (thread.FDWatch, error) {
+	return nil, unix.ENOTSUP
+}
