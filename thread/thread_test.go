@@ -182,7 +182,7 @@ func TestForeignLoopHostsAThread(t *testing.T) {
 		start := time.Now()
 		for !th.Exited() {
 			th.Poll(0, int64(time.Since(start)))
-			if th.HasWork() {
+			if th.HasWork() || th.Exited() {
 				continue
 			}
 			sleep := time.Hour
