@@ -1,0 +1,61 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// fioArgs are the arguments of a verified fio run over the export.
+func fioArgs(s *server, name string, more ...string) []string {
+	return append([]string{
+		"--name=" + name, "--thread", "--group_reporting", "--ioengine=nbd", "--uri=" + s.uri(), "--output-format=terse",
+		"--verify_fatal=1", "--verify_dump=0",
+	}, more...)
+}
+
+func needFio(t *testing.T) {
+	t.Helper()
+	need(t, "fio")
+	out, err := exec.Command("fio", "--enghelp").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "nbd") {
+		missing(t, "fio has no nbd engine")
+	}
+}
+
+func TestFioVerify(t *testing.T) {
+	needFio(t)
+	s := serve(t, "512MiB")
+	for _, depth := range []int{1, 8, 32, 128} {
+		for _, k := range []struct{ name, rw, bs, size string }{
+			{"random 4k", "randwrite", "4k", "64m"},
+			{"sequential 128k", "write", "128k", "128m"},
+		} {
+			if depth == 1 {
+				k.size = "16m"
+			}
+			t.Run(fmt.Sprintf("%s depth %d", k.name, depth), func(t *testing.T) {
+				run(t, "fio", fioArgs(s, "verify", "--rw="+k.rw, "--bs="+k.bs, "--size="+k.size,
+					fmt.Sprintf("--iodepth=%d", depth), "--verify=crc32c", "--do_verify=1", "--verify_backlog=1024")...)
+			})
+		}
+	}
+	t.Run("mixed sizes down to 512 bytes, with flushes", func(t *testing.T) {
+		run(t, "fio", fioArgs(s, "mixed", "--rw=randwrite", "--bsrange=512-128k", "--blockalign=512", "--size=64m", "--io_size=64m",
+			"--iodepth=16", "--fsync=32", "--verify=xxhash", "--do_verify=1", "--verify_backlog=512")...)
+	})
+	t.Run("reads and writes", func(t *testing.T) {
+		run(t, "fio", fioArgs(s, "rw", "--rw=randrw", "--rwmixread=70", "--bs=4k", "--size=64m", "--iodepth=64", "--verify=crc32c", "--do_verify=1")...)
+	})
+	t.Run("trims", func(t *testing.T) {
+		run(t, "fio", fioArgs(s, "trim", "--rw=randtrimwrite", "--bs=16k", "--size=64m", "--iodepth=16", "--verify=0")...)
+	})
+	s.stop()
+	s.check()
+	require.NotContains(t, s.output(), "panic")
+}
