@@ -172,6 +172,7 @@ func (b *Bdev) Unregister(t *thread.Thread, done func(arg any, err error), arg a
 func removeVisit(it *thread.ChannelIter) {
 	k := it.Channel().Ctx().(*core)
 	k.gate |= gateRemoved
+	k.unfreeze(ErrRemoved) // no walk over the channels may come to do it
 	k.abortQueued(ErrRemoved)
 	k.abortDriver()
 	it.Continue(nil)
@@ -189,8 +190,9 @@ func (k *core) abortDriver() {
 				continue
 			}
 			a := k.get()
-			if a == nil {
-				return
+			if a == nil { // nothing must keep the driver from letting go
+				a = &IO{k: k}
+				k.used++
 			}
 			a.Op, a.LBA, a.Count, a.done, a.ch, a.Target = OpAbort, 0, 0, ignore, io.ch, io
 			io.flags |= ioAborted

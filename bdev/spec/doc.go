@@ -9,7 +9,7 @@
 //	delay:TIME:SPEC  or  delay:read=TIME,write=TIME[,p99-read=TIME,p99-write=TIME,seed=N]:SPEC
 //	errinj:RULE[;RULE...]:SPEC                  see below
 //
-// The last three stand in front of another device. Every kind takes name=N,
+// The last four stand in front of another device. Every kind takes name=N,
 // else names are derived. Sizes are numbers of bytes, or numbers with a unit
 // (K, M, G, T and KiB, MiB, GiB, TiB are powers of 1024; KB, MB, GB, TB of
 // 1000). In a path or a value a comma, colon, semicolon or backslash is written
