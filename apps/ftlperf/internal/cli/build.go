@@ -18,6 +18,7 @@ import (
 	"goftl/apps/ftlperf/internal/run"
 	"goftl/apps/ftlperf/internal/target"
 	"goftl/apps/ftlperf/internal/units"
+	"goftl/ftl"
 	"goftl/reactor"
 )
 
@@ -278,7 +279,12 @@ func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
 	o := target.FTLOptions{
 		Cache: f.cache, Base: f.base, SparePct: f.spare, ShmDir: f.shmDir, Keep: f.keep, Force: f.force,
 		FastStop: f.fast, NoVerify: f.noChecksumVerify, Apart: f.apart, Crash: f.crashAfter != "",
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		OnHealth: func(h ftl.Health, err error) {
+			_, _ = fmt.Fprintf(os.Stderr, "ftlperf: the FTL is %v: %v\n", h, err) // nobody else to tell
+		},
+	}
+	if f.debug {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	if f.ftlSize != "" {
 		var err error

@@ -33,7 +33,7 @@ type flags struct {
 	outputFormat       string
 	output, eta        string
 	histogram, grouped bool
-	yardstick          bool
+	yardstick, debug   bool
 }
 
 // register declares every option. Dashes and underscores mean the same.
@@ -129,5 +129,6 @@ func (f *flags) registerOutput(s *pflag.FlagSet) {
 	s.BoolVar(&f.histogram, "latency-histogram", false, "show the whole distribution of latencies")
 	s.BoolVar(&f.grouped, "group_reporting", false, "report all jobs as one")
 	s.StringVar(&f.clock, "clock", "turn", "turn: latencies by the time of the reactor's turn, nearly free; precise: the clock is read for every IO")
+	s.BoolVar(&f.debug, "debug", false, "FTL: log what it does to stderr")
 	s.BoolVar(&f.yardstick, "yardstick", false, "measure the machine before and after, and say what multiple of it the IOPS are")
 }

@@ -99,6 +99,7 @@ type extras struct {
 	Where        string     `json:"where"`
 	Errors       uint64     `json:"errors"`
 	Messages     []string   `json:"messages,omitempty"`
+	Busy         float64    `json:"threads_busy_percent"`
 	Mallocs      uint64     `json:"go_allocations"`
 	GCCycles     uint32     `json:"gc_cycles"`
 	Yardstick    float64    `json:"yardstick_per_second,omitempty"`
@@ -138,7 +139,9 @@ type sourceOut struct {
 	BaseRead   uint64  `json:"base_read_blocks"`
 	BaseWrite  uint64  `json:"base_write_blocks"`
 	Share      float64 `json:"writes_per_user_write"`
-	Errors     uint64  `json:"errors"`
+	Media      uint64  `json:"errors_media"`
+	Checksum   uint64  `json:"errors_crc"`
+	Other      uint64  `json:"errors_other"`
 }
 
 type recoveryOut struct {
@@ -287,7 +290,7 @@ func shares(h *hist.Histogram, unit, above uint64, limits []uint64) map[string]f
 
 func (r *Run) extras() extras {
 	e := extras{
-		Target: r.Target, Where: r.Where, Errors: r.Errors(), Mallocs: r.CPU.Mallocs, GCCycles: r.CPU.Collections,
+		Target: r.Target, Where: r.Where, Errors: r.Errors(), Busy: r.CPU.Busy, Mallocs: r.CPU.Mallocs, GCCycles: r.CPU.Collections,
 	}
 	iops := 0.0
 	for i := range r.Jobs {
@@ -319,7 +322,8 @@ func (f *FTL) out() *ftlOut {
 	}
 	for _, s := range f.Sources {
 		out := sourceOut{
-			CacheRead: s.CacheRead, CacheWrite: s.CacheWrite, BaseRead: s.BaseRead, BaseWrite: s.BaseWrite, Errors: s.Errors,
+			CacheRead: s.CacheRead, CacheWrite: s.CacheWrite, BaseRead: s.BaseRead, BaseWrite: s.BaseWrite,
+			Media: s.Errors.Media, Checksum: s.Errors.Checksum, Other: s.Errors.Other,
 		}
 		if f.UserWrites > 0 {
 			out.Share = float64(s.CacheWrite+s.BaseWrite) / float64(f.UserWrites)

@@ -40,6 +40,7 @@ func (y *Yardstick) PerSecond() float64 { return (y.Before.PerSecond() + y.After
 // CPU is the process's use of processors while the jobs ran, in per cent of one.
 type CPU struct {
 	User, System    float64
+	Busy            float64 // of the threads that ran jobs or the FTL; 0: not known
 	ContextSwitches int64
 	MajorFaults     int64
 	MinorFaults     int64
@@ -60,8 +61,11 @@ type Verify struct {
 type Source struct {
 	Name                                       string
 	CacheRead, CacheWrite, BaseRead, BaseWrite uint64 // blocks
-	Errors                                     uint64
+	Errors                                     DeviceErrors
 }
+
+// DeviceErrors counts failed device IOs; not all of them reach a user.
+type DeviceErrors struct{ Media, Checksum, Other uint64 }
 
 // Recovery is what --crash-after measured.
 type Recovery struct {

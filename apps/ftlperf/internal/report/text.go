@@ -31,8 +31,12 @@ func (r *Run) Text(w io.Writer) error {
 		r.FTL.text(p)
 	}
 	c := r.CPU
-	p.line("  cpu: usr=%.1f%%, sys=%.1f%% of one core, ctx=%d, majf=%d, minf=%d, Go allocations=%d, GC cycles=%d",
-		c.User, c.System, c.ContextSwitches, c.MajorFaults, c.MinorFaults, c.Mallocs, c.Collections)
+	busy := ""
+	if c.Busy > 0 {
+		busy = fmt.Sprintf("threads busy %.1f%%, ", c.Busy)
+	}
+	p.line("  cpu: %susr=%.1f%%, sys=%.1f%% of one core, ctx=%d, majf=%d, minf=%d, Go allocations=%d, GC cycles=%d",
+		busy, c.User, c.System, c.ContextSwitches, c.MajorFaults, c.MinorFaults, c.Mallocs, c.Collections)
 	if y := r.Yardstick; y != nil {
 		p.line("  yardstick: %v before, %v after", y.Before, y.After)
 	}
@@ -185,16 +189,17 @@ func (f *FTL) text(p *printer) {
 	p.line("  ftl: %s for its users, %s in %s", units.Bytes(float64(f.Bytes)), how, f.Create.Round(100*time.Microsecond))
 	p.line("    user: %s written, %s read, %s trimmed, %d flushes", blocks(f.UserWrites), blocks(f.UserReads), blocks(f.Trims), f.Flushes)
 	p.line("    write amplification: base %.3f, base and cache %.3f", f.WAFBase, f.WAFTotal)
-	p.line("    %-12s %10s %10s %10s %10s %10s", "source", "cache read", "written", "base read", "written", "of user")
+	p.line("    %-12s %10s %10s %10s %10s %10s %10s", "source", "cache read", "written", "base read", "written", "per user", "of writes")
+	all := uint64(0)
 	for _, s := range f.Sources {
-		share := "-"
-		if f.UserWrites > 0 {
-			share = fmt.Sprintf("%.1f%%", 100*float64(s.CacheWrite+s.BaseWrite)/float64(f.UserWrites))
-		}
-		p.line("    %-12s %10s %10s %10s %10s %10s", s.Name, blocks(s.CacheRead), blocks(s.CacheWrite), blocks(s.BaseRead),
-			blocks(s.BaseWrite), share)
-		if s.Errors > 0 {
-			p.line("    %-12s %d ERRORS", s.Name, s.Errors)
+		all += s.CacheWrite + s.BaseWrite
+	}
+	for _, s := range f.Sources {
+		written := s.CacheWrite + s.BaseWrite
+		p.line("    %-12s %10s %10s %10s %10s %10s %10s", s.Name, blocks(s.CacheRead), blocks(s.CacheWrite), blocks(s.BaseRead),
+			blocks(s.BaseWrite), percent(written, f.UserWrites), percent(written, all))
+		if e := s.Errors; e != (DeviceErrors{}) {
+			p.line("    %-12s device errors: %d media, %d checksum, %d other", "", e.Media, e.Checksum, e.Other)
 		}
 	}
 	var gauges []string
@@ -217,6 +222,13 @@ func (f *FTL) text(p *printer) {
 			p.line("    %-32s %s", ph.Name, ph.Elapsed.Round(time.Microsecond))
 		}
 	}
+}
+
+func percent(part, all uint64) string {
+	if all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(all))
 }
 
 func blocks(n uint64) string { return units.Bytes(float64(n) * 4096) }

@@ -183,7 +183,7 @@ func (p *plan) blockLCM(c *Config) uint64 {
 // prepareTable chooses the unit that carries a stamp, the largest power of two
 // up to 4 KiB that divides everything, and opens the table.
 func (p *plan) prepareTable(c *Config) error {
-	all := p.base | p.unit | verify.MaxUnit
+	all := p.base | verify.MaxUnit
 	for d := range job.NumDirs {
 		if c.Job.Mode.Dirs[d] {
 			all |= c.Job.BlockSize[d]

@@ -31,6 +31,12 @@ type Reporter interface {
 	Describe(r *report.Run)
 }
 
+// Worker is a target whose threads know how busy they are.
+type Worker interface {
+	// Busy returns the time that all threads together have worked so far.
+	Busy() time.Duration
+}
+
 // Do carries the measurement out.
 func Do(ctx context.Context, c *Config) (*report.Run, error) {
 	out := c.Report
@@ -122,7 +128,11 @@ func (c *Config) measure(ctx context.Context, t target.Target, p *plan, out *rep
 		r.Mark()
 	}
 	out.Started = time.Now()
-	before := usageNow()
+	before, busy := usageNow(), time.Duration(0)
+	worker, works := t.(Worker)
+	if works {
+		busy = worker.Busy()
+	}
 	ph, err := start(c.Job.Mode.Name, p.jobs, t)
 	if err != nil {
 		return nil, err
@@ -132,7 +142,11 @@ func (c *Config) measure(ctx context.Context, t target.Target, p *plan, out *rep
 		crash = time.After(c.CrashAfter)
 	}
 	stats := ph.wait(ctx, c.Progress, crash)
-	out.CPU = usageNow().since(before)
+	now := usageNow()
+	out.CPU = now.since(before)
+	if works {
+		out.CPU.Busy = 100 * float64(worker.Busy()-busy) / float64(now.at.Sub(before.at))
+	}
 	if r, ok := t.(Reporter); ok {
 		r.Describe(out)
 	}

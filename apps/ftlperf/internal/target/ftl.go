@@ -32,6 +32,7 @@ type FTLOptions struct {
 	Apart       bool // the FTL has the first thread for itself
 	Crash       bool // Crash will be called
 	Logger      *slog.Logger
+	OnHealth    func(h ftl.Health, err error)
 }
 
 // FTLTarget is an FTL on two devices, used through the bdev layer like any
@@ -81,7 +82,7 @@ func OpenFTL(o FTLOptions, p Placement) (*FTLTarget, error) {
 func (f *FTLTarget) makeDevices() error {
 	for i, text := range []string{f.o.Cache, f.o.Base} {
 		role := [2]string{"cache", "base"}[i]
-		b, err := spec.Create(f.manager, f.core, text, spec.Options{Create: true, Pinned: true, Name: role})
+		b, err := spec.Create(f.manager, f.core, text, spec.Options{Create: true, Name: role})
 		if err != nil {
 			return fmt.Errorf("--%s: %w", role, err)
 		}
@@ -120,7 +121,7 @@ func (f *FTLTarget) start(create bool) error {
 	cfg := &ftl.Config{
 		Name: "ftlperf", System: f.system, Thread: f.core, Manager: f.manager, Cache: f.names[0], Base: f.names[1],
 		Create: create, Force: f.o.Force, SizeBytes: f.o.SizeBytes, SparePct: f.o.SparePct, ShmDir: f.o.ShmDir,
-		NoVerify: f.o.NoVerify, Logger: f.o.Logger, CreatedNs: time.Now().UnixNano(),
+		NoVerify: f.o.NoVerify, Logger: f.o.Logger, CreatedNs: time.Now().UnixNano(), OnHealth: f.o.OnHealth,
 	}
 	if create {
 		cfg.UUID = uuid.New()
@@ -242,7 +243,7 @@ func (f *FTLTarget) Describe(r *report.Run) {
 		c, b := since(&now.Cache[src], &then.Cache[src]), since(&now.Base[src], &then.Base[src])
 		out.Sources = append(out.Sources, report.Source{
 			Name: src.String(), CacheRead: c.Read.Blocks, CacheWrite: c.Write.Blocks, BaseRead: b.Read.Blocks,
-			BaseWrite: b.Write.Blocks, Errors: errorsOf(&c) + errorsOf(&b),
+			BaseWrite: b.Write.Blocks, Errors: errorsOf(c, b),
 		})
 	}
 	out.Sum()
@@ -261,12 +262,15 @@ func counterSince(now, then *ftl.Counter) ftl.Counter {
 	}
 }
 
-func errorsOf(rw *ftl.ReadWrite) uint64 {
-	n := uint64(0)
-	for _, c := range []*ftl.Counter{&rw.Read, &rw.Write} {
-		n += c.ErrorsMedia + c.ErrorsCRC + c.ErrorsOther
+func errorsOf(list ...ftl.ReadWrite) (e report.DeviceErrors) {
+	for i := range list {
+		for _, c := range []*ftl.Counter{&list[i].Read, &list[i].Write} {
+			e.Media += c.ErrorsMedia
+			e.Checksum += c.ErrorsCRC
+			e.Other += c.ErrorsOther
+		}
 	}
-	return n
+	return e
 }
 
 // Close stops the FTL and releases the devices. After a crash the dropped FTL

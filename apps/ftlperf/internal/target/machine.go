@@ -85,6 +85,15 @@ func (m *machine) await(t *thread.Thread, fn func(done func(error))) error {
 	return <-done
 }
 
+// Busy returns how long the threads have been working since they were made.
+func (m *machine) Busy() time.Duration {
+	total := int64(0)
+	for _, t := range m.threads {
+		_ = m.on(t, func() error { total += t.BusyTime(); return nil })
+	}
+	return time.Duration(total)
+}
+
 // errHangs is returned when a device does not go away.
 var errHangs = fmt.Errorf("a device did not close within %v: %w", closeLimit, unix.ETIMEDOUT)
 

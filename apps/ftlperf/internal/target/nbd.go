@@ -163,8 +163,11 @@ func (l *nbdLane) receive() {
 
 // replyError makes sure that errors carry an errno.
 func replyError(err error) error {
+	if err == nil {
+		return nil
+	}
 	var no unix.Errno
-	if err == nil || errors.As(err, &no) {
+	if errors.As(err, &no) {
 		return err
 	}
 	return fmt.Errorf("%w: %w", err, unix.EIO)

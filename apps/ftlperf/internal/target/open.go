@@ -25,7 +25,7 @@ func OpenBdev(text string, write bool, p Placement) (*BdevTarget, error) {
 	b := &BdevTarget{machine: m}
 	main := m.threads[0]
 	err = m.on(main, func() error {
-		dev, err := spec.Create(m.manager, main, text, spec.Options{Create: true, Pinned: true})
+		dev, err := spec.Create(m.manager, main, text, spec.Options{Create: true})
 		if err != nil {
 			return err
 		}
