@@ -107,3 +107,40 @@ func TestTheBaseGoesAway(t *testing.T) {
 		t.Fatal("not gone")
 	}
 }
+
+func TestZonesGetThrough(t *testing.T) {
+	e := devtest.New(t)
+	if _, err := spec.Create(e.M, e.Main, "passthru:errinj:fail=EIO,op=zone_append,nth=2:zone:64KiB,units=2:malloc:1MiB",
+		spec.Options{Name: "p"}); err != nil {
+		t.Fatal(err)
+	}
+	_, ch := e.Open("p", e.Main)
+	if i := ch.Bdev().Info(); !i.Zoned || i.ZoneBlocks != 16 || i.ParallelUnits != 2 {
+		t.Fatalf("%+v", i)
+	}
+	bufs := [][]byte{make([]byte, 8192)}
+	add := func() *devtest.Result {
+		return e.Do(func(d bdev.DoneFunc, x any) error { return ch.ZoneAppendv(bufs, nil, 16, 2, d, x) })
+	}
+	if r := add(); r.Err != nil || r.Value != 16 {
+		t.Fatal(r)
+	}
+	if r := add(); r.Err == nil {
+		t.Fatal("not injected")
+	}
+	if r := add(); r.Err != nil || r.Value != 18 {
+		t.Fatal(r)
+	}
+	z := make([]bdev.ZoneInfo, 2)
+	if err := e.Do(func(d bdev.DoneFunc, x any) error { return ch.ZoneInfo(0, z, d, x) }).Err; err != nil {
+		t.Fatal(err)
+	}
+	if z[1].WP != 20 || z[1].State != bdev.ZoneImplicitOpen || z[0].State != bdev.ZoneEmpty {
+		t.Fatal(z)
+	}
+	for _, f := range []func(uint64, bdev.DoneFunc, any) error{ch.ZoneOpen, ch.ZoneClose, ch.ZoneFinish, ch.ZoneReset, ch.ZoneOffline} {
+		if err := e.Do(func(d bdev.DoneFunc, x any) error { return f(16, d, x) }).Err; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
