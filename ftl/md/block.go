@@ -9,22 +9,22 @@ import (
 
 // A block is PayloadSize bytes of the owner's and a trailer:
 //
-//	[4080:4088)  XXH64 of the payload, combined with place and version
+//	[4080:4088)  XXH64 of the payload, combined with place, version and number
 //	[4088:4092)  version of the region's format
-//	[4092:4096)  mark
+//	[4092:4096)  number of the write that the block belongs to
 //
 // Place is the FTL's UUID, the type of the primary's region and the index of
 // the block in it, so a block that lies in the wrong place is not whole. Both
-// copies of a block are the same.
+// copies of a block may be exchanged for each other. All blocks of an entry,
+// and all blocks of a region without entries, must be of the same write: else
+// the write was cut off and the entry is not whole.
 const (
 	PayloadSize = BlockSize - trailerSize
 
 	trailerSize = 16
 	offSum      = PayloadSize
 	offVersion  = PayloadSize + 8
-	offMark     = PayloadSize + 12
-
-	mark = 0x4b42444d // "MDBK"
+	offNumber   = PayloadSize + 12
 )
 
 var le = binary.LittleEndian
@@ -41,25 +41,35 @@ func placeSeed(id uuid.UUID, region uint64) uint64 {
 	return mix64(le.Uint64(id[:8]) ^ mix64(le.Uint64(id[8:])^region))
 }
 
-func place(seed, index uint64, version uint32) uint64 {
-	return mix64(seed^mix64(index)) ^ mix64(uint64(version)<<32|mark)
+func place(seed, index uint64, version, number uint32) uint64 {
+	return mix64(seed^mix64(index)) ^ mix64(uint64(version)<<32|uint64(number))
 }
 
 // sealBlock writes the trailer of block index.
-func sealBlock(b []byte, seed, index uint64, version uint32) {
+func sealBlock(b []byte, seed, index uint64, version, number uint32) {
 	b = b[:BlockSize:BlockSize]
 	le.PutUint32(b[offVersion:], version)
-	le.PutUint32(b[offMark:], mark)
-	le.PutUint64(b[offSum:], xxhash.Sum64(b[:PayloadSize])^place(seed, index, version))
+	le.PutUint32(b[offNumber:], number)
+	le.PutUint64(b[offSum:], xxhash.Sum64(b[:PayloadSize])^place(seed, index, version, number))
 }
 
-// checkBlock verifies block index and returns the version that it carries.
-func checkBlock(b []byte, seed, index uint64) (version uint32, ok bool) {
+// checkBlock verifies block index and returns the version and the number that
+// it carries.
+func checkBlock(b []byte, seed, index uint64) (version, number uint32, ok bool) {
 	b = b[:BlockSize:BlockSize]
-	version = le.Uint32(b[offVersion:])
-	ok = le.Uint32(b[offMark:]) == mark &&
-		le.Uint64(b[offSum:]) == xxhash.Sum64(b[:PayloadSize])^place(seed, index, version)
-	return version, ok
+	version, number = le.Uint32(b[offVersion:]), le.Uint32(b[offNumber:])
+	ok = le.Uint64(b[offSum:]) == xxhash.Sum64(b[:PayloadSize])^place(seed, index, version, number)
+	return version, number, ok
+}
+
+// sameWrite says whether all blocks of b are of the same write.
+func sameWrite(b []byte) bool {
+	for at := BlockSize; at < len(b); at += BlockSize {
+		if le.Uint32(b[at+offNumber:]) != le.Uint32(b[offNumber:]) {
+			return false
+		}
+	}
+	return true
 }
 
 func putVersion(vss []byte, version uint32) { le.PutUint64(vss, uint64(version)) }

@@ -70,6 +70,7 @@ type bulk struct {
 	repair  bitmap // entries whose primary must be rewritten
 	first   error  // of the first bad entry
 	whole   bool   // copies are good only as a whole
+	sealed  bool   // every block has its trailer
 	mirrors bool   // the content came from the mirror as a whole
 	upgrade uint64 // blocks brought up to date
 }
@@ -147,9 +148,10 @@ func (o *Object) begin(op opKind, done DoneFunc, arg any) bool {
 		o.refuse(opNames[op], err, done, arg)
 		return false
 	}
+	o.number++
 	b := &o.bulk
 	b.op, b.stage, b.done, b.arg = op, stageStart, done, arg
-	b.first, b.bad, b.repair, b.upgrade, b.mirrors = nil, nil, nil, 0, false
+	b.first, b.bad, b.repair, b.upgrade, b.mirrors, b.sealed = nil, nil, nil, 0, false, false
 	return true
 }
 
@@ -293,9 +295,12 @@ func (o *Object) fillPart(s *part) {
 			stampVSS(s.io.vss, o.bulk.vssPat)
 		}
 	}
+	if o.bulk.sealed {
+		return
+	}
 	v := o.region.Version
 	for i := uint64(0); i < s.io.n; i++ {
-		sealBlock(s.io.buf[i*BlockSize:], o.seed, s.io.at+i, v)
+		sealBlock(s.io.buf[i*BlockSize:], o.seed, s.io.at+i, v, o.number)
 	}
 }
 
@@ -379,6 +384,7 @@ func (o *Object) advance() {
 		o.writeFirst()
 	case stageWriteMirror:
 		// Rule 1: the mirror is durable before the primary is touched.
+		b.sealed = o.buf != nil
 		b.stage = stageFlushMirror
 		o.flush(&o.mirror)
 	case stageFlushMirror:

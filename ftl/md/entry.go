@@ -148,10 +148,12 @@ func (op *EntryOp) writeBoth() {
 	op.io.start()
 }
 
+// seal writes the trailers of blocks from at on, as those of a new write.
 func (op *EntryOp) seal(buf []byte, at uint64) {
 	o := op.o
+	o.number++
 	for i := uint64(0); i*BlockSize < uint64(len(buf)); i++ {
-		sealBlock(buf[i*BlockSize:], o.seed, at+i, o.region.Version)
+		sealBlock(buf[i*BlockSize:], o.seed, at+i, o.region.Version, o.number)
 	}
 }
 
@@ -207,11 +209,16 @@ func (op *EntryOp) readFrom(a *area) {
 
 func entryReadDone(x *devIO, err error) {
 	op := x.owner.(*EntryOp)
-	o := op.o
+	o, cut := op.o, op.buf
 	for i := uint64(0); err == nil && i < op.n; i++ {
 		err = o.checkContent(x.a, op.buf[i*BlockSize:(i+1)*BlockSize], op.at+i)
 		if err == nil && x.vss != nil {
 			err = o.auditVSS(x.vss[i*uint64(o.cfg.VSS):])
+		}
+	}
+	for u := o.unit(); err == nil && u > 1 && len(cut) > 0; cut = cut[u*BlockSize:] {
+		if !sameWrite(cut[:u*BlockSize]) {
+			err = ErrCut
 		}
 	}
 	if err == nil {

@@ -12,6 +12,8 @@ var (
 	ErrIO error = unix.EIO
 	// ErrSum: a block is torn, rotten, or belongs elsewhere. EBADMSG.
 	ErrSum = fmt.Errorf("checksum does not match: %w", unix.EBADMSG)
+	// ErrCut: the blocks of an entry are not of the same write. EBADMSG.
+	ErrCut = fmt.Errorf("a write was cut off in the middle of an entry: %w", unix.EBADMSG)
 	// ErrVersion: a block is whole but of another version. ENOTSUP.
 	ErrVersion = fmt.Errorf("metadata has another version: %w", unix.ENOTSUP)
 	// ErrBusy: another operation of the object is under way. EINVAL, EBUSY.

@@ -181,7 +181,7 @@ func (g *golden) show() {
 	for which, name := range []string{"primary", "mirror"} {
 		g.printf("%-7s %s", name, letters(n, func(i uint64) []byte {
 			b := g.r.copyOf(which, i)
-			if _, ok := checkBlock(b, g.o.seed, i); !ok {
+			if _, _, ok := checkBlock(b, g.o.seed, i); !ok {
 				return make([]byte, BlockSize)
 			}
 			return b

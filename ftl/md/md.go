@@ -141,7 +141,8 @@ type Object struct {
 	// durable, because writing it failed. Their mirror is, so the primary is
 	// written first. Nil: none.
 	suspect bitmap
-	entries int // entry operations under way or queued
+	entries int    // entry operations under way or queued
+	number  uint32 // of the last write, or the highest that was read
 
 	destroyed bool
 }

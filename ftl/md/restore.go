@@ -38,8 +38,10 @@ func (o *Object) advanceRestore() {
 		b.stage = stageReadPrimary
 		o.run(&o.primary, bdev.OpRead, nil)
 	case stageReadPrimary:
+		o.checkCut(nil)
 		o.primaryRead()
 	case stageReadMirror:
+		o.checkCut(b.repair)
 		o.mirrorRead()
 	case stageRepairPrimary:
 		b.stage = stageFlushRepair
@@ -94,6 +96,7 @@ func (o *Object) mirrorRead() {
 		o.flushBeforeSync()
 		return
 	}
+	o.number++
 	b.stage = stageRepairPrimary
 	o.run(&o.primary, bdev.OpWrite, b.repair)
 }
@@ -116,6 +119,11 @@ func (o *Object) mustSync() bool {
 // syncMirror writes every readable entry to the mirror.
 func (o *Object) syncMirror() {
 	b := &o.bulk
+	if b.mirrors { // the mirror is what was read; only durable it may not be
+		b.stage = stageFlushSync
+		o.flush(&o.mirror)
+		return
+	}
 	if !o.mustSync() {
 		o.endRestore()
 		return
@@ -129,6 +137,7 @@ func (o *Object) syncMirror() {
 			}
 		}
 	}
+	o.number++
 	b.stage = stageSyncMirror
 	o.run(&o.mirror, bdev.OpWrite, good)
 }
@@ -168,6 +177,26 @@ func (o *Object) lost(at, n uint64, err error) {
 	}
 }
 
+// checkCut finds entries whose blocks are not of the same write, among those
+// that were just read: all, or only some.
+func (o *Object) checkCut(only bitmap) {
+	b, u := &o.bulk, o.unit()
+	if b.whole {
+		if !b.bad.any() && !sameWrite(o.buf[:o.region.Blocks*BlockSize]) {
+			o.lost(0, 1, ErrCut)
+		}
+		return
+	}
+	if u == 1 {
+		return
+	}
+	for i := range o.region.Blocks / u {
+		if (only == nil || only.has(i)) && !b.bad.has(i) && !sameWrite(o.buf[i*u*BlockSize:(i+1)*u*BlockSize]) {
+			o.lost(i*u, u, ErrCut)
+		}
+	}
+}
+
 // checkRead verifies block at, just read from a.
 func (o *Object) checkRead(a *area, at uint64) error {
 	blk := o.buf[at*BlockSize : (at+1)*BlockSize]
@@ -182,13 +211,14 @@ func (o *Object) checkRead(a *area, at uint64) error {
 // checkContent verifies one block and brings it up to date if it is older than
 // the region.
 func (o *Object) checkContent(a *area, blk []byte, at uint64) error {
-	version, ok := checkBlock(blk, o.seed, at)
+	version, number, ok := checkBlock(blk, o.seed, at)
 	if !ok {
 		if s := a.t.Stats; s != nil {
 			s.CRC++
 		}
 		return ErrSum
 	}
+	o.number = max(o.number, number)
 	if version == o.region.Version {
 		return nil
 	}

@@ -142,7 +142,10 @@ func (s *simulator) setup() {
 
 func (s *simulator) open() {
 	depth, xfer, vss := 1+s.rng.IntN(4), uint64(1+s.rng.IntN(6)), uint32(s.r.cache.md())
-	s.o = s.r.object(s.t, func(c *Config) { c.Depth, c.XferBlocks, c.VSS = depth, xfer, vss })
+	s.o = s.r.object(s.t, func(c *Config) {
+		c.Depth, c.XferBlocks, c.VSS = depth, xfer, vss
+		c.Alloc, c.Free = func(n int) []byte { return make([]byte, n) }, func([]byte) {}
+	})
 }
 
 func (s *simulator) create() {
@@ -194,9 +197,12 @@ func (s *simulator) addFault() {
 	})
 }
 
-// put gives an entry a new value in memory.
+// put gives an entry a new value in memory. A region without entries has the
+// same value everywhere.
 func (s *simulator) put(entry uint64) uint64 {
-	s.clock++
+	if s.r.primary.EntryBlocks != 0 || entry == 0 {
+		s.clock++
+	}
 	u := s.unit()
 	for i := entry * u; i < (entry+1)*u; i++ {
 		p := s.o.Payload(i)
@@ -230,7 +236,7 @@ func (s *simulator) entryBuf(entry uint64) []byte {
 
 func (s *simulator) persistAll() {
 	for i := range s.entries() {
-		if s.rng.IntN(2) == 0 {
+		if s.r.primary.EntryBlocks == 0 || s.rng.IntN(2) == 0 {
 			s.put(i)
 		}
 	}
@@ -394,11 +400,32 @@ func (s *simulator) damage() {
 	}
 }
 
-// good says whether a copy of blocks is whole on the medium.
+// good says whether a copy of blocks is whole and durable.
 func (s *simulator) good(which int, at, n uint64) bool {
+	d, g := s.r.cache, &s.r.primary
+	if which == 1 {
+		d, g = s.r.base, &s.r.mirror
+	}
+	for _, l := range d.loose {
+		if l.lba >= g.Offset+at && l.lba < g.Offset+at+n {
+			return false
+		}
+	}
+	return s.whole(d, g.Offset, d.media, at, n)
+}
+
+func (s *simulator) whole(d *fakeDisk, offset uint64, mem []byte, at, n uint64) bool {
 	seed := placeSeed(testUUID, uint64(s.r.primary.Type))
+	block := func(i uint64) []byte { return mem[int(offset+i)*d.stride:][:BlockSize] }
 	for i := at; i < at+n; i++ {
-		if _, ok := checkBlock(s.r.copyOf(which, i), seed, i); !ok {
+		if _, _, ok := checkBlock(block(i), seed, i); !ok {
+			return false
+		}
+		first := i / s.unit() * s.unit()
+		if s.r.primary.EntryBlocks == 0 {
+			first = 0
+		}
+		if le.Uint32(block(i)[offNumber:]) != le.Uint32(block(first)[offNumber:]) {
 			return false
 		}
 	}
@@ -451,11 +478,15 @@ func (s *simulator) verify(err error) {
 			continue
 		}
 		v, whole := value(s.entryBuf(i), i)
+		if first, _ := value(s.entryBuf(0), 0); s.r.primary.EntryBlocks == 0 && v != first {
+			s.fatalf("block %d came back as %d, block 0 as %d", i, v, first)
+		}
 		if !whole || !c.allows(v) {
 			s.fatalf("entry %d came back as %d (whole: %v), allowed %+v", i, v, whole, *c)
 		}
 		c.settle(v)
 	}
+	s.r.powerOn()
 	if bad != nil { // start over with everything known
 		for i := range s.entries() {
 			s.put(i)
@@ -466,7 +497,6 @@ func (s *simulator) verify(err error) {
 		s.book(0, s.entries(), nil, false)
 	}
 	s.did.repaired++
-	s.r.countdown = 0
 	s.dirty = false
 	if !s.r.clean || bad != nil { // everything must have come good
 		for which := range 2 {
