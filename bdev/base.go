@@ -1,6 +1,7 @@
 package bdev
 
 import (
+	"errors"
 	"fmt"
 
 	"goftl/thread"
@@ -109,7 +110,7 @@ func (c *Channel) ForwardAs(io *IO, op Op, lba uint64, done DoneFunc) {
 	err := c.submitLike(io, op, lba, done)
 	switch {
 	case err == nil:
-	case err == ErrNoMem:
+	case errors.Is(err, ErrNoMem):
 		f := io.fwd
 		if f == nil {
 			f = &forward{}

@@ -1,6 +1,8 @@
 package bdev
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"goftl/internal/assert"
@@ -323,8 +325,8 @@ func (k *core) finishSlow(io *IO) bool {
 	if k.gate&gateRemoved != 0 && io.child == nil {
 		io.err = ErrRemoved
 	}
-	if io.err != nil && io.state != ioParent && io.flags&ioAborted == 0 && k.gate&gateRemoved == 0 && isErrno(io.err, unix.ENOMEM) &&
-		io.err != ErrNoBuffer && io.Op != OpAbort {
+	if io.err != nil && io.state != ioParent && io.flags&ioAborted == 0 && k.gate&gateRemoved == 0 && errors.Is(io.err, unix.ENOMEM) &&
+		!errors.Is(io.err, ErrNoBuffer) && io.Op != OpAbort {
 		k.requeue(io)
 		return true
 	}
@@ -338,29 +340,6 @@ func (k *core) finishSlow(io *IO) bool {
 	if io.Op == OpReset && io.flags&ioInternal != 0 {
 		k.unfreezeAll(io)
 		return true
-	}
-	return false
-}
-
-// isErrno is errors.Is for an errno, without its cost for the plain cases.
-func isErrno(err error, want unix.Errno) bool {
-	for err != nil {
-		if e, ok := err.(unix.Errno); ok {
-			return e == want
-		}
-		switch u := err.(type) {
-		case interface{ Unwrap() error }:
-			err = u.Unwrap()
-		case interface{ Unwrap() []error }:
-			for _, e := range u.Unwrap() {
-				if isErrno(e, want) {
-					return true
-				}
-			}
-			return false
-		default:
-			return false
-		}
 	}
 	return false
 }

@@ -141,7 +141,8 @@ func (u *user) next() {
 	done := func(io *bdev.IO) {
 		u.flying--
 		u.total.Add(1)
-		if err := io.Err(); err != nil && !errors.Is(err, unix.ENODEV) && err != bdev.ErrMiscompare && err != bdev.ErrAborted {
+		if err := io.Err(); err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, bdev.ErrMiscompare) &&
+			!errors.Is(err, bdev.ErrAborted) {
 			u.t.Error(io.Op, err)
 		}
 		u.next()

@@ -178,6 +178,7 @@ func (k *core) abortOne(io, a *IO) bool {
 		if io.err == nil && io.Op != OpReset {
 			io.err = ErrAborted
 		}
+	case ioFree, ioFinished:
 	case ioDriver:
 		if !k.limits.ops.Has(OpAbort) {
 			a.err = ErrUnsupported

@@ -77,7 +77,7 @@ func TestEmptyPoolGivesENOMEMAndWaitersAreCalledInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := ch.Read(buf, 0, 1, finished, r); err != bdev.ErrNoMem {
+	if err := ch.Read(buf, 0, 1, finished, r); !errors.Is(err, bdev.ErrNoMem) {
 		t.Fatal(err)
 	}
 	var order []int
@@ -436,11 +436,11 @@ func (i *increment) try() {
 		i.want[j] = i.have[j] + 1
 	}
 	err := i.ch.CompareAndWrite([][]byte{i.have}, [][]byte{i.want}, 2, 2, func(io *bdev.IO) {
-		switch err := io.Err(); err {
-		case nil:
+		switch err := io.Err(); {
+		case err == nil:
 			i.left--
 			*i.total++
-		case bdev.ErrMiscompare:
+		case errors.Is(err, bdev.ErrMiscompare):
 		default:
 			i.t.Error(err)
 		}
@@ -597,8 +597,13 @@ func TestRegister(t *testing.T) {
 	_, err := e.m.Register(newStrict(t, bdev.Info{Name: "n", Blocks: 1}))
 	wantErrno(t, err, unix.EEXIST)
 	for _, i := range []bdev.Info{
-		{Blocks: 0}, {Blocks: 1 << 60}, {Blocks: 1, BlockSize: 500}, {Blocks: 1, BufAlign: 3},
-		{Blocks: 9, WriteUnit: 2}, {Blocks: 8, WriteUnit: 2, MaxTransfer: 3}, {Blocks: 8, Zoned: true, ZoneBlocks: 3, ZoneCapacity: 3},
+		{Blocks: 0},
+		{Blocks: 1 << 60},
+		{Blocks: 1, BlockSize: 500},
+		{Blocks: 1, BufAlign: 3},
+		{Blocks: 9, WriteUnit: 2},
+		{Blocks: 8, WriteUnit: 2, MaxTransfer: 3},
+		{Blocks: 8, Zoned: true, ZoneBlocks: 3, ZoneCapacity: 3},
 	} {
 		d := newStrict(t, bdev.Info{Blocks: 8})
 		d.info = i

@@ -104,8 +104,8 @@ func (k *core) split(p *IO) {
 	k.pump(p)
 }
 
-func (p *IO) rewind(stage uint8) {
-	p.stage, p.issued, p.out, p.seg, p.segOff = stage, 0, 0, 0, 0
+func (io *IO) rewind(stage uint8) {
+	io.stage, io.issued, io.out, io.seg, io.segOff = stage, 0, 0, 0, 0
 }
 
 func (k *core) planFor(p *IO) plan {
@@ -152,10 +152,10 @@ func (k *core) fill(p, c *IO) {
 	c.LBA = p.LBA + p.issued
 	left := p.Count - p.issued
 	how := p.plan
-	switch {
-	case p.stage == stageCompare:
+	switch p.stage {
+	case stageCompare:
 		how = planCompare
-	case p.stage == stageWrite:
+	case stageWrite:
 		how = planTransfer
 	}
 	switch how {
@@ -288,16 +288,16 @@ func trim(iov [][]byte, bytes uint64) [][]byte {
 }
 
 // advance moves the cursor of p past bytes of its buffers.
-func (p *IO) advance(bufs [][]byte, bytes uint64) {
+func (io *IO) advance(bufs [][]byte, bytes uint64) {
 	for bytes > 0 {
-		rest := uint64(len(bufs[p.seg]) - p.segOff)
+		rest := uint64(len(bufs[io.seg]) - io.segOff)
 		if bytes < rest {
-			p.segOff += int(bytes)
+			io.segOff += int(bytes)
 			return
 		}
 		bytes -= rest
-		p.seg++
-		p.segOff = 0
+		io.seg++
+		io.segOff = 0
 	}
 }
 

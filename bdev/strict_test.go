@@ -2,6 +2,7 @@ package bdev_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"unsafe"
@@ -124,6 +125,7 @@ func (s *strict) check(io *bdev.IO) {
 		}
 	case bdev.OpRead, bdev.OpWrite, bdev.OpCompare:
 		s.checkTransfer(io, bad)
+	default:
 	}
 }
 
@@ -175,6 +177,7 @@ func (s *strict) perform(io *bdev.IO) error {
 		clear(md)
 	case bdev.OpReset:
 		s.resets++
+	default:
 	}
 	return nil
 }
@@ -280,8 +283,10 @@ type model struct {
 func (m *model) step(t *rapid.T) {
 	unit := max(int(m.s.info.WriteUnit), 1)
 	blocks := int(m.s.info.Blocks)
-	op := rapid.SampledFrom([]bdev.Op{bdev.OpRead, bdev.OpWrite, bdev.OpWrite, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpCompare,
-		bdev.OpCompareAndWrite, bdev.OpCopy, bdev.OpFlush}).Draw(t, "op")
+	op := rapid.SampledFrom([]bdev.Op{
+		bdev.OpRead, bdev.OpWrite, bdev.OpWrite, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpCompare,
+		bdev.OpCompareAndWrite, bdev.OpCopy, bdev.OpFlush,
+	}).Draw(t, "op")
 	lba := rapid.IntRange(0, blocks-1).Draw(t, "lba")
 	count := rapid.IntRange(1, blocks-lba).Draw(t, "count")
 	if op.Modifies() {
@@ -328,8 +333,10 @@ func (m *model) step(t *rapid.T) {
 		err, want = m.compare(t, op, bufs, flat, data, l, c)
 	case bdev.OpCopy:
 		err = m.copy(t, lba, count, unit)
+	default:
+		t.Fatal("no such step")
 	}
-	if err != want {
+	if !errors.Is(err, want) {
 		t.Fatalf("%s of %d at %d: %v instead of %v", op, count, lba, err, want)
 	}
 }

@@ -183,9 +183,8 @@ func TestThreadsInParallel(t *testing.T) {
 				n++
 			}
 			waiter.Fn = func(arg any, buf []byte) { use(arg, buf) }
-			waiting := func() bool { return false }
 			last := -1
-			waiting = func() bool { return last == n }
+			waiting := func() bool { return last == n }
 			told := false
 			for now := int64(0); ; now++ {
 				if n < each && !waiting() {

@@ -226,7 +226,7 @@ func TestDropAndHang(t *testing.T) {
 		t.Fatal(err, "not dropped")
 	}
 	a.Remove()
-	a = r.add(t, errinj.Rule{Action: errinj.Hang, Ops: bdev.Ops(bdev.OpWrite)})
+	r.add(t, errinj.Rule{Action: errinj.Hang, Ops: bdev.Ops(bdev.OpWrite)})
 	var one, two, abort devtest.Result
 	buf := make([]byte, 4096)
 	if r.ch.Write(buf, 0, 1, devtest.Done, &one) != nil || r.ch.Write(buf, 1, 1, devtest.Done, &two) != nil {
@@ -284,7 +284,11 @@ func TestRemovalEndsWhatHangs(t *testing.T) {
 func TestBadRules(t *testing.T) {
 	r := newRig(t)
 	for _, rule := range []errinj.Rule{
-		{}, {Action: 99}, {Action: errinj.Delay}, {Action: errinj.Fail, From: 5, To: 5}, {Action: errinj.Fail, Prob: 2},
+		{},
+		{Action: 99},
+		{Action: errinj.Delay},
+		{Action: errinj.Fail, From: 5, To: 5},
+		{Action: errinj.Fail, Prob: 2},
 		{Action: errinj.Corrupt, Bits: -1},
 	} {
 		if _, err := r.d.Add(rule); !errors.Is(err, unix.EINVAL) {

@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"goftl/bdev"
 	"goftl/bdev/file"
 	"goftl/bdev/malloc"
@@ -166,10 +164,4 @@ func makePassthru(mk *maker, _ *Spec) error {
 	b, err := passthru.Create(mk.m, mk.t, passthru.Options{Name: mk.name, Base: mk.base.Name(), Own: true})
 	mk.made = b
 	return err
-}
-
-// notMultiple explains a size that does not fit the blocks below.
-func notMultiple(kind, what string, have uint64, blockSize uint32) error {
-	return fmt.Errorf("%s: %s of %s is not a multiple of the %d-byte blocks of the device behind it: %w",
-		kind, what, FormatSize(have), blockSize, unix.EINVAL)
 }

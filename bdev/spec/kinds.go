@@ -23,17 +23,27 @@ func kindNames() string {
 var kinds = [...]kind{
 	{name: "malloc", main: "size", keys: []string{"bs", "md", "uuid"}, example: "malloc:5GiB,md=64", make: makeMalloc},
 	{name: "null", main: "size", keys: []string{"bs", "md"}, example: "null:400GiB", make: makeNull},
-	{name: "file", main: "path", keys: []string{"size", "driver", "direct", "depth", "readonly"},
-		example: "file:/var/tmp/disk,size=20GiB", make: makeFile},
+	{
+		name: "file", main: "path", keys: []string{"size", "driver", "direct", "depth", "readonly"},
+		example: "file:/var/tmp/disk,size=20GiB", make: makeFile,
+	},
 	{name: "passthru", wrapper: true, example: "passthru:malloc:1GiB", make: makePassthru},
-	{name: "zone", wrapper: true, main: "size of a zone",
+	{
+		name: "zone", wrapper: true, main: "size of a zone",
 		keys:    []string{"cap", "units", "open", "active", "append", "init", "persist"},
-		example: "zone:256MiB,units=4:null:400GiB", make: makeZone},
-	{name: "delay", wrapper: true, main: "time", mayOmit: true,
+		example: "zone:256MiB,units=4:null:400GiB", make: makeZone,
+	},
+	{
+		name: "delay", wrapper: true, main: "time", mayOmit: true,
 		keys:    []string{"read", "write", "p99-read", "p99-write", "seed"},
-		example: "delay:100us:malloc:1GiB", make: makeDelay},
-	{name: "errinj", wrapper: true, groups: true,
-		keys: []string{"fail", "delay", "corrupt", "tear", "drop", "hang", "sectors", "op", "lba", "after", "nth", "every",
-			"prob", "seed", "count"},
-		example: "errinj:fail=EIO,op=write,nth=100:malloc:1GiB", make: makeErrinj},
+		example: "delay:100us:malloc:1GiB", make: makeDelay,
+	},
+	{
+		name: "errinj", wrapper: true, groups: true,
+		keys: []string{
+			"fail", "delay", "corrupt", "tear", "drop", "hang", "sectors", "op", "lba", "after", "nth", "every",
+			"prob", "seed", "count",
+		},
+		example: "errinj:fail=EIO,op=write,nth=100:malloc:1GiB", make: makeErrinj,
+	},
 }

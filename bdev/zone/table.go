@@ -2,6 +2,7 @@ package zone
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync/atomic"
 
@@ -264,9 +265,10 @@ func writeUnitAgain(arg any) {
 	u := arg.(*unit)
 	t := u.t
 	out := t.out[u.index*t.bytes : (u.index+1)*t.bytes]
-	switch err := t.ch.WritevFUA([][]byte{out}, nil, t.first+u.index*t.unit, t.unit, unitWritten, u); err {
-	case nil:
-	case bdev.ErrNoMem:
+	err := t.ch.WritevFUA([][]byte{out}, nil, t.first+u.index*t.unit, t.unit, unitWritten, u)
+	switch {
+	case err == nil:
+	case errors.Is(err, bdev.ErrNoMem):
 		t.ch.QueueIOWait(&u.wait)
 	default:
 		u.written(err)

@@ -257,11 +257,12 @@ func TestRandomOperationsAgainstAModel(t *testing.T) {
 				n := uint64(rapid.IntRange(1, 5).Draw(rt, "n"))
 				fill := byte(rapid.IntRange(1, 255).Draw(rt, "fill"))
 				var err error
-				if rapid.Bool().Draw(rt, "append") {
+				switch {
+				case rapid.Bool().Draw(rt, "append"):
 					_, err = r.append(lba, n, fill)
-				} else if wp < 16 && wp+n <= 16 {
+				case wp < 16 && wp+n <= 16:
 					err = r.Write(r.ch, lba+wp, n, fill)
-				} else {
+				default:
 					continue
 				}
 				if wp+n > o.Capacity || z.state == bdev.ZoneFull {
