@@ -102,6 +102,8 @@ type extras struct {
 	Busy         float64    `json:"threads_busy_percent"`
 	Mallocs      uint64     `json:"go_allocations"`
 	GCCycles     uint32     `json:"gc_cycles"`
+	CPUPerIO     float64    `json:"cpu_ns_per_io"`
+	OfByCPU      float64    `json:"iops_of_yardstick_by_cpu_time,omitempty"`
 	Yardstick    float64    `json:"yardstick_per_second,omitempty"`
 	OfYardstick  float64    `json:"iops_of_yardstick,omitempty"`
 	YardstickRun []float64  `json:"yardstick_measurements,omitempty"`
@@ -301,7 +303,11 @@ func (r *Run) extras() extras {
 			e.Messages = append(e.Messages, r.Jobs[i].Name+": "+err.Error())
 		}
 	}
+	e.CPUPerIO = r.cpuPerIO()
 	if y := r.Yardstick; y != nil {
+		if e.CPUPerIO > 0 {
+			e.OfByCPU = y.CPUNanoseconds() / e.CPUPerIO
+		}
 		e.Yardstick, e.OfYardstick = y.PerSecond(), iops/y.PerSecond()
 		e.YardstickRun = []float64{y.Before.PerSecond(), y.After.PerSecond()}
 	}

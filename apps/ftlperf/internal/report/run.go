@@ -37,6 +37,11 @@ type Yardstick struct{ Before, After yardstick.Result }
 // PerSecond is what figures are compared with: the mean of both.
 func (y *Yardstick) PerSecond() float64 { return (y.Before.PerSecond() + y.After.PerSecond()) / 2 }
 
+// CPUNanoseconds is the CPU time of one write, the mean of both.
+func (y *Yardstick) CPUNanoseconds() float64 {
+	return (y.Before.CPUNanoseconds() + y.After.CPUNanoseconds()) / 2
+}
+
 // CPU is the process's use of processors while the jobs ran, in per cent of one.
 type CPU struct {
 	User, System    float64
@@ -131,6 +136,22 @@ func (r *Run) Errors() uint64 {
 		n += r.Verify.Mismatches
 	}
 	return n
+}
+
+// cpuPerIO is the CPU time, in ns, that the process used for each IO of all jobs.
+func (r *Run) cpuPerIO() float64 {
+	ios, elapsed := uint64(0), int64(0)
+	for i := range r.Jobs {
+		st := r.Jobs[i].Stats
+		elapsed = max(elapsed, st.Elapsed)
+		for d := range st.Dir {
+			ios += st.Dir[d].IOs
+		}
+	}
+	if ios == 0 {
+		return 0
+	}
+	return (r.CPU.User + r.CPU.System) / 100 * float64(elapsed) / float64(ios)
 }
 
 // IOPS returns the rate of a job in one direction.

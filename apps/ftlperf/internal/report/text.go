@@ -35,6 +35,8 @@ func (r *Run) Text(w io.Writer) error {
 	if c.Busy > 0 {
 		busy = fmt.Sprintf("threads busy %.1f%%, ", c.Busy)
 	}
+	perIO := r.cpuPerIO()
+	p.line("  cpu: %.4g ns of CPU time for an IO, so %s IOPS of a whole core%s", perIO, units.Count(1e9/max(perIO, 1e-3)), r.comparedCPU(perIO))
 	p.line("  cpu: %susr=%.1f%%, sys=%.1f%% of one core, ctx=%d, majf=%d, minf=%d, Go allocations=%d, GC cycles=%d",
 		busy, c.User, c.System, c.ContextSwitches, c.MajorFaults, c.MinorFaults, c.Mallocs, c.Collections)
 	if y := r.Yardstick; y != nil {
@@ -109,6 +111,15 @@ func (r *Run) compared(iops float64) string {
 		line += fmt.Sprintf(" = %.3g of yardstick", iops/r.Yardstick.PerSecond())
 	}
 	return line
+}
+
+// comparedCPU compares the CPU time of an IO with that of a yardstick's write: what
+// the figure would be without others on the machine.
+func (r *Run) comparedCPU(perIO float64) string {
+	if r.Yardstick == nil || perIO == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" = %.3g of yardstick by CPU time", r.Yardstick.CPUNanoseconds()/perIO)
 }
 
 func blockSizes(s *job.Spec) string {

@@ -29,6 +29,7 @@ const (
 type Result struct {
 	Writes  uint64
 	Elapsed time.Duration
+	CPU     time.Duration // that the thread got; less than Elapsed where others share the CPU
 }
 
 // PerSecond returns writes a second.
@@ -37,9 +38,12 @@ func (r Result) PerSecond() float64 { return float64(r.Writes) / r.Elapsed.Secon
 // Nanoseconds returns the cost of one write.
 func (r Result) Nanoseconds() float64 { return float64(r.Elapsed.Nanoseconds()) / float64(r.Writes) }
 
+// CPUNanoseconds returns the CPU time of one write.
+func (r Result) CPUNanoseconds() float64 { return float64(r.CPU.Nanoseconds()) / float64(r.Writes) }
+
 // String is what the command prints.
 func (r Result) String() string {
-	return fmt.Sprintf("%.2f M/s (%.0f ns a write)", r.PerSecond()/1e6, r.Nanoseconds())
+	return fmt.Sprintf("%.2f M/s (%.0f ns a write, %.0f of them CPU)", r.PerSecond()/1e6, r.Nanoseconds(), r.CPUNanoseconds())
 }
 
 // Options of a measurement.
@@ -151,14 +155,22 @@ func (w *writer) close() error {
 }
 
 func (w *writer) run(d time.Duration) Result {
-	start := time.Now()
+	start, cpu := time.Now(), threadCPU()
 	for r := (Result{}); ; {
 		w.write(batch)
 		r.Writes += batch
 		if r.Elapsed = time.Since(start); r.Elapsed >= d {
+			r.CPU = threadCPU() - cpu
 			return r
 		}
 	}
+}
+
+// threadCPU is the CPU time that the calling thread has used.
+func threadCPU() time.Duration {
+	var ru unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_THREAD, &ru) // cannot fail for oneself
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
 }
 
 func (w *writer) write(n int) {
