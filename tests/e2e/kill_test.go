@@ -124,7 +124,9 @@ func TestKillWhileStarting(t *testing.T) {
 		s.kill()
 	}
 	s = serveIn(t, dir, smallSize, small(dir)...)
-	w.verify(s.dial(8))
+	c = s.dial(8)
+	w.verify(c)
+	c.Close()
 	s.stop()
 	s.check()
 }
@@ -149,7 +151,9 @@ func TestOverwrite(t *testing.T) {
 	s.stop()
 	s.check()
 	s = s.again()
-	w.verify(s.dial(8))
+	c = s.dial(8)
+	w.verify(c)
+	c.Close()
 	s.stop()
 	s.check()
 }

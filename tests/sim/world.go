@@ -14,6 +14,9 @@ var (
 	ErrSteps = errors.New("too many steps")
 )
 
+// spinLimit is how many busy polls a thread gets between two events before the clock is moved on regardless.
+const spinLimit = 50
+
 // Forever is a limit that is never reached.
 const Forever = ^uint64(0)
 
@@ -61,6 +64,8 @@ type World struct {
 	seq     uint64
 	steps   uint64
 	idle    int // polls in a row that found nothing to do
+	busy    int // busy polls since an event fired or time was moved
+	spins   uint64
 	stalled map[*thread.Thread]int64
 	ready   []*thread.Thread // scratch
 	current *thread.Thread
@@ -86,6 +91,9 @@ func (w *World) Now() int64 { return w.now }
 // Steps counts the scheduler's decisions so far.
 func (w *World) Steps() uint64 { return w.steps }
 
+// Spins counts how often the clock had to be moved on although threads were busy.
+func (w *World) Spins() uint64 { return w.spins }
+
 // Note adds an entry to the trace at the present time.
 func (w *World) Note(who, what string, id, lba, count uint64, err error) {
 	w.Trace.Add(Entry{At: w.now, Who: who, What: what, ID: id, LBA: lba, Count: count, Err: err})
@@ -108,9 +116,14 @@ func (w *World) Step() bool {
 	w.collect()
 	due := len(w.events) > 0 && w.events[0].at <= w.now
 	// Threads that only spin (active pollers with nothing to do) must not keep the clock from reaching what they wait for.
-	if !due && (len(w.ready) == 0 || w.idle > 2*len(w.ready)+2) {
+	// Nor must threads that find something to do again and again: that costs processor time, and time passes.
+	spinning := w.busy > spinLimit*(len(w.ready)+1)
+	if !due && (len(w.ready) == 0 || w.idle > 2*len(w.ready)+2 || spinning) {
 		if w.leap() {
-			w.idle = 0
+			if spinning {
+				w.spins++
+			}
+			w.idle, w.busy = 0, 0
 			return true
 		}
 		if len(w.ready) == 0 {
@@ -124,7 +137,7 @@ func (w *World) Step() bool {
 	pick := w.Rand.IntN(n)
 	if pick == len(w.ready) {
 		e := w.popEvent()
-		w.idle = 0
+		w.idle, w.busy = 0, 0
 		e.fn(e.arg)
 		return true
 	}
@@ -141,6 +154,7 @@ func (w *World) poll(t *thread.Thread) {
 	w.current = t
 	if t.Poll(int(w.Rand.Skewed(64)), w.now) == poller.Busy {
 		w.idle = 0
+		w.busy++
 	} else {
 		w.idle++
 	}

@@ -127,6 +127,7 @@ func (p *Play) oneLife(crashes bool) error {
 func (p *Play) boot() error {
 	w := sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
 	if p.life != nil {
+		p.count("spins", p.life.w.Spins())
 		p.plan.World.Start = p.life.w.Now() + 1e6
 		w = sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
 	}
