@@ -288,8 +288,10 @@ func TestSameSeedSameSequence(t *testing.T) {
 }
 
 func TestBadDistributionsAreRefused(t *testing.T) {
-	for _, text := range []string{"zipf", "zipf:", "zipf:x", "zipf:-1", "zipf:NaN", "pareto:0", "pareto:1", "pareto:inf",
-		"zoned:", "zoned:80/20", "zoned:80/20:20", "zoned:120/50:-20/50", "gauss:1"} {
+	for _, text := range []string{
+		"zipf", "zipf:", "zipf:x", "zipf:-1", "zipf:NaN", "pareto:0", "pareto:1", "pareto:inf",
+		"zoned:", "zoned:80/20", "zoned:80/20:20", "zoned:120/50:-20/50", "gauss:1",
+	} {
 		if d, err := ParseDistribution(text); err == nil {
 			t.Errorf("%q accepted as %+v", text, d)
 		}

@@ -165,8 +165,9 @@ func (s *Source) Next() uint64 {
 	case sourcePareto:
 		rank := uint64(float64(s.n) * math.Pow(s.rand.Float64(), s.power))
 		return s.perm.At(min(rank, s.n-1))
+	default:
+		return s.nextZoned()
 	}
-	return s.nextZoned()
 }
 
 // nextOnce walks the permutation; a new pass gets a new order.

@@ -74,7 +74,7 @@ func (h *Histogram) Count() uint64 {
 	return n
 }
 
-// Min, Max and Mean are exact; 0 when nothing was recorded.
+// Min returns the smallest value, exactly, as Max and Mean are; 0 when nothing was recorded.
 func (h *Histogram) Min() uint64 {
 	if h.invMin == 0 {
 		return 0

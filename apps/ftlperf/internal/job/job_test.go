@@ -101,6 +101,7 @@ func (r *ram) apply(io *IO) {
 		copy(place, io.Buf)
 	case OpTrim:
 		clear(place)
+	case OpFlush:
 	}
 	if r.rot != nil {
 		r.rot(io, r.submits)

@@ -337,8 +337,10 @@ func (f *FTL) out() *ftlOut {
 		o.Sources[s.Name] = out
 	}
 	if rec := f.Recovery; rec != nil {
-		o.Recovery = &recoveryOut{After: rec.After, TotalS: rec.Elapsed.Seconds(), Phases: map[string]float64{},
-			Redone: rec.Redone, Gaps: rec.Gaps, Rotten: rec.RottenPages, Memory: rec.FromMemory}
+		o.Recovery = &recoveryOut{
+			After: rec.After, TotalS: rec.Elapsed.Seconds(), Phases: map[string]float64{},
+			Redone: rec.Redone, Gaps: rec.Gaps, Rotten: rec.RottenPages, Memory: rec.FromMemory,
+		}
 		for _, p := range rec.Phases {
 			o.Recovery.Phases[p.Name] = p.Elapsed.Seconds()
 		}

@@ -16,9 +16,23 @@ var sizeSuffixes = []struct {
 	suffix string
 	factor uint64
 }{
-	{"kib", 1 << 10}, {"mib", 1 << 20}, {"gib", 1 << 30}, {"tib", 1 << 40}, {"pib", 1 << 50},
-	{"kb", 1 << 10}, {"mb", 1 << 20}, {"gb", 1 << 30}, {"tb", 1 << 40}, {"pb", 1 << 50},
-	{"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {"t", 1 << 40}, {"p", 1 << 50}, {"b", 1}, {"", 1},
+	{"kib", 1 << 10},
+	{"mib", 1 << 20},
+	{"gib", 1 << 30},
+	{"tib", 1 << 40},
+	{"pib", 1 << 50},
+	{"kb", 1 << 10},
+	{"mb", 1 << 20},
+	{"gb", 1 << 30},
+	{"tb", 1 << 40},
+	{"pb", 1 << 50},
+	{"k", 1 << 10},
+	{"m", 1 << 20},
+	{"g", 1 << 30},
+	{"t", 1 << 40},
+	{"p", 1 << 50},
+	{"b", 1},
+	{"", 1},
 }
 
 // Size reads bytes: 4096, 4k, 4KiB, 1.5g. As in fio, k, kb and kib are all 1024.
@@ -65,8 +79,15 @@ var durationSuffixes = []struct {
 	suffix string
 	unit   time.Duration
 }{
-	{"us", time.Microsecond}, {"usec", time.Microsecond}, {"ms", time.Millisecond}, {"msec", time.Millisecond},
-	{"s", time.Second}, {"m", time.Minute}, {"h", time.Hour}, {"d", 24 * time.Hour}, {"", time.Second},
+	{"us", time.Microsecond},
+	{"usec", time.Microsecond},
+	{"ms", time.Millisecond},
+	{"msec", time.Millisecond},
+	{"s", time.Second},
+	{"m", time.Minute},
+	{"h", time.Hour},
+	{"d", 24 * time.Hour},
+	{"", time.Second},
 }
 
 // Duration reads a time: 10 and 10s are seconds; 500ms, 2m, 1h, 1h30m.

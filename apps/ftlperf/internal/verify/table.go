@@ -119,7 +119,7 @@ func (t *Table) Close() error {
 	return unix.Munmap(m)
 }
 
-// Units, Unit and Seed describe the table.
+// Units returns how many units the table covers.
 func (t *Table) Units() uint64 { return uint64(len(t.entries)) }
 
 // Unit returns the size of a unit in bytes.

@@ -44,9 +44,12 @@ func TestDamageIsToldApart(t *testing.T) {
 		unit []byte
 		want Verdict
 	}{
-		{"good", stamped(8192, 3, 1), Good}, {"zeroes", make([]byte, 4096), Zeroes},
-		{"misplaced", stamped(4096, 3, 1), Misplaced}, {"foreign", stamped(8192, 3, 2), Foreign},
-		{"torn tail", torn, Torn}, {"torn header", tornHeader, Torn},
+		{"good", stamped(8192, 3, 1), Good},
+		{"zeroes", make([]byte, 4096), Zeroes},
+		{"misplaced", stamped(4096, 3, 1), Misplaced},
+		{"foreign", stamped(8192, 3, 2), Foreign},
+		{"torn tail", torn, Torn},
+		{"torn header", tornHeader, Torn},
 	} {
 		if _, v := Read(c.unit, 8192, 1); v != c.want {
 			t.Errorf("%s: %v", c.name, v)
