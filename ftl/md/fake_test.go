@@ -30,6 +30,7 @@ type fakeDisk struct {
 	pending []*bdev.IO
 	flushAt []uint64 // seq when a pending flush was submitted, by index of pending
 	faults  []*fault
+	free    [][]byte // memory of blocks
 }
 
 // looseBlock is a block that was written and not flushed.
@@ -133,7 +134,7 @@ func block(io *bdev.IO, i uint64) []byte {
 // image is a block with its metadata, as it would be stored. The memory is
 // reused.
 func (d *fakeDisk) image(io *bdev.IO, i uint64) []byte {
-	b := d.r.buffer(d.stride)
+	b := d.buffer()
 	copy(b, block(io, i))
 	if d.md() > 0 && io.MD != nil {
 		copy(b[BlockSize:], io.MD[int(i)*d.md():][:d.md()])
@@ -146,7 +147,7 @@ func (d *fakeDisk) store(lba uint64, b []byte) {
 	d.seq++
 	if !d.info.VolatileCache {
 		copy(d.durable[int(lba)*d.stride:], b)
-		d.r.free = append(d.r.free, b)
+		d.free = append(d.free, b)
 		return
 	}
 	d.loose = append(d.loose, looseBlock{lba, d.seq, b})
@@ -160,7 +161,7 @@ func (d *fakeDisk) flush(upTo uint64) {
 			continue
 		}
 		copy(d.durable[int(l.lba)*d.stride:], l.data)
-		d.r.free = append(d.r.free, l.data)
+		d.free = append(d.free, l.data)
 	}
 	d.loose = kept
 }
@@ -237,7 +238,6 @@ type rig struct {
 	target [2]Target
 	stats  [2]IOStats
 	rng    *rand.Rand
-	free   [][]byte
 	dead   bool
 	// countdown is the number of completions until the power goes; 0: never.
 	countdown int
@@ -328,13 +328,13 @@ func (r *rig) random(n int) int {
 	return r.rng.IntN(n)
 }
 
-func (r *rig) buffer(n int) []byte {
-	if k := len(r.free); k > 0 && len(r.free[k-1]) == n {
-		b := r.free[k-1]
-		r.free = r.free[:k-1]
+func (d *fakeDisk) buffer() []byte {
+	if k := len(d.free); k > 0 {
+		b := d.free[k-1]
+		d.free = d.free[:k-1]
 		return b
 	}
-	return make([]byte, n)
+	return make([]byte, d.stride)
 }
 
 func (r *rig) poll() {
@@ -367,7 +367,7 @@ func (r *rig) powerLoss() {
 			for i := range io.Count {
 				b := d.image(io, i)
 				d.tear(d.durable, io.LBA+i, b)
-				r.free = append(r.free, b)
+				d.free = append(d.free, b)
 			}
 		}
 		copy(d.media, d.durable)

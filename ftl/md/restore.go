@@ -201,11 +201,16 @@ func (o *Object) checkCut(only bitmap) {
 func (o *Object) checkRead(a *area, at uint64) error {
 	blk := o.buf[at*BlockSize : (at+1)*BlockSize]
 	err := o.checkContent(a, blk, at)
-	if err == nil && a.md {
-		v := uint64(o.cfg.VSS)
-		err = o.auditVSS(o.vss[at*v:])
+	if err != nil || o.vss == nil {
+		return err
 	}
-	return err
+	v := uint64(o.cfg.VSS)
+	vss := o.vss[at*v : (at+1)*v]
+	if !a.md { // this device has none: not what the other one gave
+		stampVSS(vss, o.stamp[:o.cfg.VSS])
+		return nil
+	}
+	return o.auditVSS(vss)
 }
 
 // checkContent verifies one block and brings it up to date if it is older than
