@@ -207,7 +207,7 @@ func (d *Device) spaceForUser() bool {
 	if d.freeChunks.n > d.lim.throttle || l.credit > 0 {
 		return true
 	}
-	if len(d.compaction.drains) == 0 && d.compaction.under == 0 {
+	if d.compaction.blocked || len(d.compaction.drains) == 0 && d.compaction.under == 0 {
 		return true // nobody would give credit
 	}
 	d.stats.Throttled++
@@ -225,7 +225,6 @@ func (d *Device) paid(slots uint32) {
 // being opened or emptied. When the base device has no room, nothing will be
 // emptied until somebody makes some: users are told.
 func (d *Device) noSpaceLeft() {
-	d.wake()
 	if d.baseErr == nil || !isNoSpace(d.baseErr) || d.log_.cur.next != nil || d.freeChunks.n > 0 {
 		return
 	}

@@ -257,7 +257,7 @@ func ckptStep(x *devIO, err error) {
 	c := &d.ckpt
 	if err != nil {
 		if c.stage != ckptDir {
-			d.fail(HealthReadOnly, "a device cannot flush", err)
+			d.flushFailed(x.dev, err)
 		}
 		c.abort(err)
 		return

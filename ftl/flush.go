@@ -44,12 +44,7 @@ func flushDone(x *devIO, err error) {
 	if err == nil {
 		d.durableU = max(d.durableU, f.upTo)
 	} else {
-		d.log.Error("flush of the cache device failed", "err", err)
-		if !f.quiet {
-			// What the device dropped is unknown: nothing that follows may be
-			// promised on top of it.
-			d.fail(HealthReadOnly, "the cache device cannot flush", err)
-		}
+		d.flushFailed(&d.cache, err)
 	}
 	if !f.quiet && err == nil {
 		d.idleSoon()
@@ -65,6 +60,20 @@ func flushDone(x *devIO, err error) {
 	}
 	f.active = nil
 	d.startFlush()
+}
+
+// flushFailed ends the writing: what a device dropped when its flush failed is
+// unknown, and a later flush that succeeds says nothing about it. A restart
+// finds out what is there.
+func (d *Device) flushFailed(v *dev, err error) {
+	d.fail(HealthReadOnly, v.kind.String()+" device "+v.name()+" cannot flush", err)
+}
+
+// checkMDFlush notices flushes that failed inside a metadata object.
+func (d *Device) checkMDFlush(err error) {
+	if err != nil && d.mdStats.FlushErrors > 0 {
+		d.flushFailed(&d.cache, err)
+	}
 }
 
 // flushError keeps ENOSPC and turns the rest into EIO.

@@ -299,8 +299,7 @@ func (m *mover) writeWaiting() {
 		}
 		s := m.stream.segment(2)
 		if s == nil {
-			m.d.wake()
-			return
+			return // resume is called when one is open; a freed band wakes us too
 		}
 		if !op.write(s) {
 			continue // all of it went out of date, or was written: next

@@ -101,6 +101,11 @@ func sbStep(x *devIO, err error) {
 	if err != nil {
 		// Ambiguous: write the same again from the start, a few times.
 		w.tries++
+		if w.stage == sbMirrorFlush || w.stage == sbPrimaryFlush {
+			d.flushFailed(x.dev, err)
+			w.end(err)
+			return
+		}
 		if w.tries <= maxSBRetries && !x.dev.removed {
 			d.log.Warn("superblock write failed, trying again", "device", x.dev.name(), "err", err)
 			w.write(sbMirror)

@@ -128,6 +128,7 @@ func (d *Device) open(s *segment, t *stream) {
 func openDone(arg any, err error) {
 	s := arg.(*segment)
 	d, t := s.d, s.owner
+	d.checkMDFlush(err)
 	if err == nil {
 		s.setState(segOpen)
 		d.descFailures = 0
@@ -215,6 +216,9 @@ func (s *segment) mdSource() Source {
 func closeStep(x *devIO, err error) {
 	s := x.owner.(*segment)
 	if err != nil {
+		if s.closing != closeSummary {
+			s.d.flushFailed(s.dev, err)
+		}
 		s.closed(err)
 		return
 	}
@@ -239,6 +243,7 @@ func closeStep(x *devIO, err error) {
 
 func closeDescribed(arg any, err error) {
 	s := arg.(*segment)
+	s.d.checkMDFlush(err)
 	if err != nil {
 		s.d.log.Warn("FULL descriptor not written; the segment is scanned after a crash",
 			"kind", s.kindName(), "id", s.id, "err", err)
@@ -316,8 +321,8 @@ func kindIndex(band bool) int {
 // 9: no pins are needed yet, but every user record in it was switched and no
 // drain holds it).
 func (d *Device) noteIfEmpty(s *segment) {
-	if s.state != segFull || d.valid[s.idx] != 0 || s.unacked != 0 || s.draining {
-		return
+	if s.state != segFull || d.valid[s.idx] != 0 || s.unacked != 0 || s.draining || d.rs != nil {
+		return // while redo runs (rs), a count of zero may be passed on the way
 	}
 	s.emptiedAt = d.ckpt.attempts
 	s.setState(segQuarantine)

@@ -180,6 +180,7 @@ func (d *Device) pack() {
 		l.ring[r.u%uint64(len(l.ring))] = r
 		d.stats.Records++
 		r.write(s)
+		d.paid(r.w.slots)
 	}
 }
 

@@ -1,8 +1,7 @@
 package md
 
 import (
-	"os"
-	"path/filepath"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -58,6 +57,25 @@ func (x *bench) do(b *testing.B, start func(DoneFunc, any)) {
 
 const benchBlocks = 1 << 30 / BlockSize
 
+// BenchmarkParts looks for the best size and number of parts.
+func BenchmarkParts(b *testing.B) {
+	for _, depth := range []int{1, 2, 4} {
+		for _, blocks := range []uint64{32, 64, 128, 256} {
+			x := newBench(b, benchBlocks/8, false)
+			x.o.cfg.Depth, x.o.cfg.XferBlocks = depth, blocks
+			x.do(b, x.o.Persist)
+			for name, start := range map[string]func(DoneFunc, any){"persist": x.o.Persist, "restore": x.o.Restore} {
+				b.Run(fmt.Sprintf("%s/depth=%d/KiB=%d", name, depth, blocks*4), func(b *testing.B) {
+					b.SetBytes(benchBlocks / 8 * BlockSize)
+					for b.Loop() {
+						x.do(b, start)
+					}
+				})
+			}
+		}
+	}
+}
+
 // BenchmarkBulk moves 1 GiB of metadata to and from malloc:.
 func BenchmarkBulk(b *testing.B) {
 	x := newBench(b, benchBlocks, false)
@@ -101,5 +119,3 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-var _ = filepath.Join
-var _ = os.Getpid
