@@ -32,7 +32,7 @@ build: ## Build the commands into bin/ (ftlnbd, ftlperf)
 	@for a in $(APPS); do echo "$(GO) build -o bin/$$a ./apps/$$a"; CGO_ENABLED=0 $(GO) build -trimpath -o bin/$$a ./apps/$$a || exit 1; done
 
 vet: ## go vet, also with the e2e tag
-	$(GO) vet -tags e2e $(ALL)
+	$(GO) vet -tags e2e,bench $(ALL)
 
 test: ## Unit tests of every package, and a short run of the simulator
 	$(GO) test -timeout $(TIMEOUT) $(UNIT) $(SIMPKGS)
@@ -53,14 +53,14 @@ fuzz: ## Every fuzz target for FUZZTIME=20s each
 bench: ## Benchmarks of every package: ns/op, allocs/op, IOPS
 	$(GO) test -run='^$$' -bench=. -benchmem -timeout 0 $(UNIT)
 
-bench-yardstick: ## The yardstick that figures are compared with (4 KiB random log-write in one thread)
-	$(GO) test -run='^$$' -bench=Yardstick -benchtime=2s -timeout 0 ./tests/bench
+bench-yardstick: build ## The yardstick that figures are compared with (4 KiB random log-write in one thread)
+	bin/ftlperf yardstick
 
 bench-file: build ## ftlperf on a file against fio's io_uring engine on the same file, same run
-	tests/bench/file.sh
+	$(GO) test -tags bench -count=1 -timeout 0 -v -run TestFile ./tests/bench
 
-bench-nbd: build ## ftlnbd on memory against nbdkit, nbd-server and qemu-nbd, same run, same client
-	tests/bench/nbd.sh
+bench-nbd: build ## ftlnbd on memory against nbdkit and qemu-nbd, same run, same client (BENCH_FIO=1: with fio too)
+	$(GO) test -tags bench -count=1 -timeout 0 -v -run TestNBD ./tests/bench
 
 lint: ## golangci-lint (pinned in tools/go.mod, builds itself), gofumpt and gci
 	$(LINT) run ./...
