@@ -82,7 +82,8 @@ func drainScanned(arg any, err error) {
 // done says whether the walk is over and nothing is under way.
 func (dr *drain) done() bool { return dr.ready && dr.slot >= dr.seg.body && dr.ops == 0 }
 
-// collect fills op with valid blocks of the segment, up to one record.
+// collect fills op with blocks of the segment that are valid, as far as the
+// mapping can tell without waiting, up to one record.
 func (dr *drain) collect(op *moveOp) {
 	d, s := dr.m.d, dr.seg
 	op.n, op.d = 0, dr
@@ -91,7 +92,10 @@ func (dr *drain) collect(op *moveOp) {
 		slot := dr.slot
 		dr.slot++
 		lba := dr.sum.LBAAt(slot)
-		if lba >= d.lay.LBAs || d.table.Get(lba) != s.addr+l2p.Addr(slot) {
+		if lba >= d.lay.LBAs {
+			continue
+		}
+		if a, ok := d.table.Peek(lba); ok && a != s.addr+l2p.Addr(slot) {
 			continue
 		}
 		e := dr.sum.At(slot)

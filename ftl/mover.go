@@ -9,8 +9,8 @@ import (
 
 // A mover empties segments into bands of its own stream: one moves chunks
 // (compaction), one moves bands (relocation), so that fresh and old data do not
-// mix. A move op carries up to one record of blocks through three stages:
-// read, write, switch. A block whose mapping changed meanwhile is dropped
+// mix. A move op carries up to one record of blocks through four stages: pin
+// the mapping, read, write, switch. A block whose mapping changed meanwhile is dropped
 // before the write and again at the switch (Rule 8).
 
 const (
@@ -45,9 +45,11 @@ type moveOp struct {
 	bufs  [][]byte
 	ents  [record.MaxBlocks]moveEntry
 	live  [record.MaxBlocks]uint8 // entries in the record being written
-	n     int                     // entries
-	span  int                     // slots of the source that were walked for them
-	at    int                     // entries written so far
+	pins  [record.MaxBlocks]l2p.PinRequest
+	npins int
+	n     int // entries
+	span  int // slots of the source that were walked for them
+	at    int // entries written so far
 	nlive int
 	wait  int
 	next  *moveOp
@@ -151,7 +153,7 @@ func (m *mover) run() {
 		dr.ops++
 		m.under++
 		m.credit -= int64(op.n)
-		op.read()
+		op.pin()
 	}
 }
 
@@ -173,6 +175,51 @@ func (m *mover) readyDrain() *drain {
 
 // idle says whether the mover holds nothing.
 func (m *mover) idle() bool { return m.under == 0 }
+
+// pin holds the mapping of every entry until the op ends.
+func (op *moveOp) pin() {
+	t := op.m.d.table
+	op.wait, op.npins = 1, op.n
+	for i := range op.n {
+		p := &op.pins[i]
+		*p = l2p.PinRequest{LBA: op.ents[i].lba, Count: 1, Done: movePinned, Arg: op}
+		if !t.Pin(p) {
+			op.wait++
+		}
+	}
+	op.pinned()
+}
+
+func movePinned(p *l2p.PinRequest) { p.Arg.(*moveOp).pinned() }
+
+// pinned goes on when every pin is there: what is still valid is read.
+func (op *moveOp) pinned() {
+	op.wait--
+	if op.wait > 0 {
+		return
+	}
+	d, n := op.m.d, 0
+	for i := range op.n {
+		e := op.ents[i]
+		if op.pins[i].Err != nil || d.table.Get(e.lba) != op.d.seg.addr+l2p.Addr(e.slot) {
+			continue
+		}
+		op.ents[n] = e
+		n++
+	}
+	op.n = n
+	op.read()
+}
+
+func (op *moveOp) unpin() {
+	t := op.m.d.table
+	for i := range op.npins {
+		if op.pins[i].Err == nil {
+			t.Unpin(&op.pins[i])
+		}
+	}
+	op.npins = 0
+}
 
 // read fetches the entries of op, one device read for each run of slots.
 func (op *moveOp) read() {
@@ -433,6 +480,7 @@ func (m *mover) writeFailed(err error) {
 // finish ends the op and lets its drain, and whoever waits for progress, go on.
 func (op *moveOp) finish() {
 	m, dr := op.m, op.d
+	op.unpin()
 	dr.ops--
 	m.under--
 	op.next = m.free

@@ -3,6 +3,7 @@ package ftl
 import (
 	"golang.org/x/sys/unix"
 
+	"goftl/ftl/l2p"
 	"goftl/ftl/layout"
 )
 
@@ -33,6 +34,8 @@ type Request struct {
 	Ctx  any
 	Err  error
 
+	d    *Device
+	pin  l2p.PinRequest // entries of the mapping, from Submit to the end
 	next *Request
 	left uint64 // blocks (or pieces of a read) that are not done
 	off  uint64 // blocks packed into records so far
@@ -120,27 +123,56 @@ func (d *Device) Submit(r *Request) {
 		return
 	}
 	d.inUse++
+	d.countRequest(r)
+	if r.Op != OpFlush {
+		r.d = d
+		r.pin = l2p.PinRequest{LBA: r.LBA, Count: r.Count, Done: requestPinned, Arg: r}
+		if !d.table.Pin(&r.pin) {
+			return
+		}
+	}
+	d.enqueue(r)
+}
+
+func requestPinned(p *l2p.PinRequest) {
+	r := p.Arg.(*Request)
+	if p.Err != nil {
+		r.Err = unix.EIO
+		r.d.completeUnpinned(r)
+		return
+	}
+	r.d.enqueue(r)
+}
+
+// enqueue puts a request, whose part of the mapping is resident, in line.
+func (d *Device) enqueue(r *Request) {
+	switch r.Op {
+	case OpRead:
+		r.left = 1 // its own share, until every piece was started
+		d.reader.q.push(r)
+	case OpWrite, OpTrim:
+		r.left = r.Count
+		d.log_.q.push(r)
+	case OpFlush:
+		d.flusher.q.push(r)
+	}
+	d.wakeUser()
+}
+
+func (d *Device) countRequest(r *Request) {
 	switch r.Op {
 	case OpRead:
 		d.stats.User.Read.IOs++
 		d.stats.User.Read.Blocks += r.Count
-		r.left = 1 // its own share, until every piece was started
-		d.reader.q.push(r)
 	case OpWrite:
 		d.stats.User.Write.IOs++
 		d.stats.User.Write.Blocks += r.Count
-		r.left = r.Count
-		d.log_.q.push(r)
 	case OpTrim:
 		d.stats.TrimIOs++
 		d.stats.TrimBlock += r.Count
-		r.left = r.Count
-		d.log_.q.push(r)
 	case OpFlush:
 		d.stats.Flushes++
-		d.flusher.q.push(r)
 	}
-	d.wakeUser()
 }
 
 func (d *Device) admit(r *Request) error {
@@ -176,6 +208,13 @@ func serveUser(arg any) {
 
 // complete answers a request that Submit counted.
 func (d *Device) complete(r *Request) {
+	if r.Op != OpFlush {
+		d.table.Unpin(&r.pin)
+	}
+	d.completeUnpinned(r)
+}
+
+func (d *Device) completeUnpinned(r *Request) {
 	d.inUse--
 	if r.Err != nil {
 		d.countUserError(r)

@@ -24,22 +24,28 @@ const (
 	First    Addr = 2 // the address of slot 0 of segment 0
 )
 
-// PinRequest asks for the entries of [LBA, LBA+Count).
+// PinRequest asks for the entries of [LBA, LBA+Count). The caller owns it and
+// leaves it alone from Pin to Unpin.
 type PinRequest struct {
 	LBA, Count uint64
 	Done       func(*PinRequest) // called later when Pin returned false
 	Arg        any
+	Err        error // set before Done: the entries cannot be had; nothing is pinned
 }
 
 // Table is the mapping as the translation layer uses it.
 type Table interface {
 	// Pin makes entries resident until Unpin. It returns true when they are;
-	// else it calls r.Done later, on the owning thread.
+	// else it calls r.Done later, on the owning thread, never from inside Pin.
 	Pin(r *PinRequest) bool
 	Unpin(r *PinRequest)
-	// Get and Set reach resident entries. Set marks the page dirty.
+	// Get and Set reach pinned entries; without pins they may be used only
+	// while the device loads or is checked. Set marks the page dirty.
 	Get(lba uint64) Addr
 	Set(lba uint64, a Addr)
+	// Peek is Get for an entry that need not be pinned: ok says whether it
+	// happened to be resident.
+	Peek(lba uint64) (a Addr, ok bool)
 
 	Pages() uint64
 	PageEntries() uint64
@@ -130,6 +136,9 @@ func (f *Flat) Get(lba uint64) Addr {
 	}
 	return Addr(f.t64[lba])
 }
+
+// Peek implements Table.
+func (f *Flat) Peek(lba uint64) (Addr, bool) { return f.Get(lba), true }
 
 // Set implements Table.
 func (f *Flat) Set(lba uint64, a Addr) {
