@@ -2,7 +2,6 @@ package layout
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,13 +34,13 @@ const (
 // Errors that callers tell apart; each wraps a unix.Errno.
 var (
 	// ErrTooSmall: the devices cannot hold an FTL. EINVAL.
-	ErrTooSmall = fmt.Errorf("layout: device too small: %w", unix.EINVAL)
+	ErrTooSmall error = &sentinel{"layout: device too small", unix.EINVAL}
 	// ErrInvalid: parameters, or decoded bytes, that contradict themselves.
-	ErrInvalid = fmt.Errorf("layout: invalid: %w", unix.EINVAL)
+	ErrInvalid error = &sentinel{"layout: invalid", unix.EINVAL}
 	// ErrNewer: made by a newer program. ENOTSUP.
-	ErrNewer = fmt.Errorf("layout: made by a newer version: %w", unix.ENOTSUP)
+	ErrNewer error = &sentinel{"layout: made by a newer version", unix.ENOTSUP}
 	// ErrNoSpace: more logical blocks wanted than the base can hold. ENOSPC.
-	ErrNoSpace = fmt.Errorf("layout: does not fit: %w", unix.ENOSPC)
+	ErrNoSpace error = &sentinel{"layout: does not fit", unix.ENOSPC}
 )
 
 // Dev is one of the two devices.
@@ -193,6 +192,15 @@ func DataBlocks(segBlocks uint64) uint64 {
 	body := Body(segBlocks)
 	return body - (body+RecordBlocks)/(RecordBlocks+1)
 }
+
+// sentinel is an error with an errno that its text does not repeat.
+type sentinel struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *sentinel) Error() string { return e.text }
+func (e *sentinel) Unwrap() error { return e.errno }
 
 // IsNewer reports whether err says that a newer program made this.
 func IsNewer(err error) bool { return errors.Is(err, ErrNewer) }

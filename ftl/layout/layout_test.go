@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cockroachdb/datadriven"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +40,6 @@ func TestComputeSizes(t *testing.T) {
 			got, err := Decode(b)
 			require.NoError(t, err)
 			require.Equal(t, l, got)
-			t.Log("\n" + l.Plan())
 		})
 	}
 }
@@ -232,6 +232,26 @@ func TestUpgradeChain(t *testing.T) {
 	target[RegionL2PSlot0], target[RegionSB] = 0, 5
 	_, err = PlanUpgrade(l, target, chain)
 	require.ErrorContains(t, err, "leads from version 1 to 9")
+}
+
+// TestPlan compares the text that people read before a device is created;
+// -rewrite writes it anew.
+func TestPlan(t *testing.T) {
+	datadriven.RunTest(t, "testdata/plan", func(t *testing.T, td *datadriven.TestData) string {
+		var cache, base, size uint64
+		p := Params{}
+		td.ScanArgs(t, "cache", &cache)
+		td.ScanArgs(t, "base", &base)
+		td.MaybeScanArgs(t, "size", &size)
+		td.MaybeScanArgs(t, "spare", &p.SparePct)
+		td.MaybeScanArgs(t, "md", &p.CacheMD)
+		p.CacheBlocks, p.BaseBlocks, p.SizeBlocks = cache*miB, base*miB, size*miB
+		l, err := Compute(p)
+		if err != nil {
+			return err.Error() + "\n"
+		}
+		return l.Plan()
+	})
 }
 
 func FuzzDecode(f *testing.F) {

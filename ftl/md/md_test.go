@@ -496,6 +496,60 @@ func TestForeign(t *testing.T) {
 	require.ErrorIs(t, r.do(t, o.Restore), ErrIO)
 }
 
+// TestEveryDamage spoils every block of primary, mirror and both, in every way
+// and combination: what comes back is what was written, or is named as bad.
+func TestEveryDamage(t *testing.T) {
+	const n = 3
+	ways := []func(b []byte, other []byte){
+		func(b, _ []byte) {}, // none
+		func(b, _ []byte) { b[1000] ^= 1 },
+		func(b, _ []byte) { b[offSum] ^= 0x80 },
+		func(b, _ []byte) { clear(b) },
+		func(b, _ []byte) { clear(b[2048:]) },
+		func(b, other []byte) { copy(b, other) },
+		func(b, other []byte) { copy(b[:512], other) },
+	}
+	for _, entry := range []uint32{0, 1, 3} {
+		r := newRig(t, rigOptions{blocks: n, entry: entry})
+		o := r.object(t, nil)
+		for i := range uint64(n) {
+			setBlock(o, i, 'a'+byte(i))
+		}
+		require.NoError(t, r.do(t, o.Persist))
+		images := [2][]byte{bytes.Clone(r.cache.media), bytes.Clone(r.base.media)}
+		for block := range uint64(n) {
+			for w0 := range ways {
+				for w1 := range ways {
+					for _, clean := range []bool{true, false} {
+						copy(r.cache.media, images[0])
+						copy(r.base.media, images[1])
+						ways[w0](r.copyOf(0, block), bytes.Clone(r.copyOf(0, (block+1)%n)))
+						ways[w1](r.copyOf(1, block), bytes.Clone(r.copyOf(1, (block+1)%n)))
+						r.clean = clean
+						o.Destroy(false)
+						o = r.object(t, nil)
+						err := r.do(t, o.Restore)
+						if w0 == 0 || w1 == 0 {
+							require.NoError(t, err)
+							require.Equal(t, "abc", letters(n, o.Payload))
+							require.NoError(t, r.do(t, o.Restore), "repaired")
+							continue
+						}
+						var bad *BadError
+						require.ErrorAs(t, err, &bad)
+						if entry == 1 {
+							want := []byte("abc")
+							want[block] = '.'
+							require.Equal(t, []uint64{block}, bad.Entries)
+							require.Equal(t, string(want), letters(n, o.Payload))
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
 // TestRemovedDevice: the mirror is used without asking for every entry.
 func TestRemovedDevice(t *testing.T) {
 	r := newRig(t, rigOptions{blocks: 600, entry: 1})

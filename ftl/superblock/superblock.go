@@ -1,8 +1,6 @@
 package superblock
 
 import (
-	"fmt"
-
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
@@ -22,21 +20,30 @@ const (
 // Errors that callers tell apart; each wraps a unix.Errno.
 var (
 	// ErrBlank: the block holds only zeroes.
-	ErrBlank = fmt.Errorf("superblock: the device is blank: %w", unix.ENOENT)
+	ErrBlank error = &sentinel{"superblock: the device is blank", unix.ENOENT}
 	// ErrForeign: the block holds something that is not of this program.
-	ErrForeign = fmt.Errorf("superblock: the device holds foreign data: %w", unix.EINVAL)
+	ErrForeign error = &sentinel{"superblock: the device holds foreign data", unix.EINVAL}
 	// ErrDamaged: a superblock, but torn or rotten.
-	ErrDamaged = fmt.Errorf("superblock: damaged: %w", unix.EIO)
+	ErrDamaged error = &sentinel{"superblock: damaged", unix.EIO}
 	// ErrNewer: written by a newer program; there is no downgrade.
-	ErrNewer = fmt.Errorf("superblock: made by a newer version: %w", unix.ENOTSUP)
+	ErrNewer error = &sentinel{"superblock: made by a newer version", unix.ENOTSUP}
 	// ErrSwapped: the cache was given as the base, or the base as the cache.
-	ErrSwapped = fmt.Errorf("superblock: cache and base are swapped: %w", unix.EINVAL)
+	ErrSwapped error = &sentinel{"superblock: cache and base are swapped", unix.EINVAL}
 	// ErrMismatch: cache and base belong to different FTLs, or to another
 	// one than was asked for.
-	ErrMismatch = fmt.Errorf("superblock: belongs to another FTL: %w", unix.EINVAL)
+	ErrMismatch error = &sentinel{"superblock: belongs to another FTL", unix.EINVAL}
 	// ErrResized: a device is smaller than when the FTL was made.
-	ErrResized = fmt.Errorf("superblock: a device has shrunk: %w", unix.EINVAL)
+	ErrResized error = &sentinel{"superblock: a device has shrunk", unix.EINVAL}
 )
+
+// sentinel is an error with an errno that its text does not repeat.
+type sentinel struct {
+	text  string
+	errno unix.Errno
+}
+
+func (e *sentinel) Error() string { return e.text }
+func (e *sentinel) Unwrap() error { return e.errno }
 
 // Role is the device that a copy belongs to.
 type Role uint8
