@@ -49,12 +49,16 @@ func (o *Op) String() string {
 
 const never = ^uint64(0)
 
+// pruneAt is the least number of ops of a block among which some may be forgotten.
+const pruneAt = 16
+
 // block is what the model knows of one LBA: a content from which everything starts, unless something has certainly
 // replaced it, and the ops since then, in order of submission.
 type block struct {
 	base     uint64
 	baseGone bool
 	ops      []*Op
+	limit    int // length at which it is worth the while to forget old ops
 }
 
 // Model is the history of a device and what it allows to be read.
@@ -83,10 +87,10 @@ func (m *Model) Submit(trim, fua bool, lba, count uint64) *Op {
 	for i := lba; i < lba+count; i++ {
 		b := m.blocks[i]
 		if b == nil {
-			b = &block{}
+			b = &block{limit: pruneAt}
 			m.blocks[i] = b
 		}
-		if len(b.ops) >= 8 {
+		if len(b.ops) >= b.limit {
 			m.prune(b)
 		}
 		b.ops = append(b.ops, o)
@@ -129,20 +133,23 @@ func (m *Model) Touched() []uint64 {
 	return list
 }
 
-// replaced finds an op that is certainly there and comes after v (nil: after the base), up to the given
-// acknowledgement.
-func (b *block) replaced(v *Op, upTo uint64, fua bool) *Op {
-	for i := len(b.ops) - 1; i >= 0; i-- {
-		w := b.ops[i]
-		if w == v || w.ack == 0 || w.ack > upTo && !(fua && w.FUA) {
+// last finds, among the ops that are certainly there up to the given acknowledgement, the one that was submitted last:
+// what ended before its submission, it has replaced.
+func (b *block) last(upTo uint64, fua bool) *Op {
+	var last *Op
+	for _, w := range b.ops {
+		if w.ack == 0 || w.ack > upTo && !(fua && w.FUA) {
 			continue
 		}
-		if v == nil || w.before >= v.end {
-			return w
+		if last == nil || w.before > last.before {
+			last = w
 		}
 	}
-	return nil
+	return last
 }
+
+// replaces says whether o, if there is one, comes after v.
+func (o *Op) replaces(v *Op) bool { return o != nil && o.before >= v.end }
 
 // allowed says whether a block may have the content id when everything up to the acknowledgement upTo is there, and,
 // with fua, every op with FUA that was acknowledged.
@@ -154,21 +161,17 @@ func (m *Model) allowed(lba, id, upTo uint64, fua bool) error {
 		}
 		return fmt.Errorf("block %d was never written and has the content of op %d", lba, id)
 	}
-	known := false
-	var newer *Op
-	if b.base == id {
-		known = true
-		if newer = b.replaced(nil, upTo, fua); newer == nil && !b.baseGone {
-			return nil
-		}
+	newer := b.last(upTo, fua)
+	known := b.base == id
+	if known && newer == nil && !b.baseGone {
+		return nil
 	}
 	for _, v := range b.ops {
-		if v.content() != id {
-			continue
-		}
-		known = true
-		if newer = b.replaced(v, upTo, fua); newer == nil {
-			return nil
+		if v.content() == id {
+			known = true
+			if !newer.replaces(v) {
+				return nil
+			}
 		}
 	}
 	switch {
@@ -195,17 +198,19 @@ func (m *Model) prune(b *block) {
 	for acks := range m.reads {
 		upTo = min(upTo, acks)
 	}
-	if !b.baseGone && b.replaced(nil, upTo, false) != nil {
+	last := b.last(upTo, false)
+	if last != nil {
 		b.baseGone = true
 	}
 	keep := b.ops[:0]
 	for _, v := range b.ops {
-		if v.end == never || b.replaced(v, upTo, false) == nil {
+		if !last.replaces(v) {
 			keep = append(keep, v)
 		}
 	}
 	clear(b.ops[len(keep):])
 	b.ops = keep
+	b.limit = max(pruneAt, 2*len(keep))
 }
 
 // ReadBegins notes the submission of a read; what it returns goes to CheckRead and ReadEnds.
@@ -312,7 +317,7 @@ func (m *Model) restart(found map[uint64]uint64) {
 			}
 			continue
 		}
-		*b = block{base: id}
+		*b = block{base: id, limit: pruneAt, ops: b.ops[:0]}
 	}
 	m.acks, m.durable, m.logged = 0, 0, 0
 	clear(m.reads)

@@ -140,7 +140,7 @@ func TestPruneKeepsTheAnswers(t *testing.T) {
 		last = acked(m, 5, 1)
 		m.Flushed(m.Acks())
 	}
-	require.LessOrEqual(t, len(m.blocks[5].ops), 9)
+	require.LessOrEqual(t, len(m.blocks[5].ops), 2*pruneAt)
 	require.NoError(t, m.CheckRead(5, last.ID, m.Acks()))
 	require.Error(t, m.CheckRead(5, 0, m.Acks()))
 	require.Error(t, m.CheckRead(5, last.ID-50, m.Acks()))
