@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,11 @@ import (
 
 	"goftl/apps/ftlperf/internal/gen"
 	"goftl/apps/ftlperf/internal/run"
+	"goftl/bdev"
+	"goftl/bdev/spec"
+	"goftl/nbd"
+	"goftl/reactor"
+	"goftl/thread"
 )
 
 // parse turns a command line into a config without running it.
@@ -286,41 +292,64 @@ func TestKeepAndForce(t *testing.T) {
 	perfJSON(t, 0, devices+"--force")
 }
 
-func TestNBD(t *testing.T) {
-	nbdkit, err := exec.LookPath("nbdkit")
+// serve exports 64 MiB of memory over a unix socket until cut is called.
+func serve(t *testing.T) (uri string, cut func()) {
+	t.Helper()
+	sys := thread.NewSystem()
+	th, manager := sys.NewThread("server"), bdev.NewManager(sys, nil)
+	group, err := reactor.NewGroup(reactor.GroupOptions{})
 	if err != nil {
-		t.Skip("nbdkit is not installed")
-	}
-	socket := filepath.Join(t.TempDir(), "s")
-	server := exec.Command(nbdkit, "-f", "-U", socket, "memory", "64M")
-	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Wait() }()
-	defer func() { _ = server.Process.Kill() }()
-	for range 200 {
-		if _, err := os.Stat(socket); err == nil {
-			break
+	group.Add(th)
+	group.Start()
+	socket := filepath.Join(t.TempDir(), "s")
+	ready := make(chan error, 1)
+	var server *nbd.Server
+	th.Send(func(any) {
+		_, err := spec.Create(manager, th, "malloc:64MiB", spec.Options{Name: "m"})
+		if err == nil {
+			var desc *bdev.Desc
+			if desc, err = manager.Open("m", true, nil, nil, th); err == nil {
+				server, err = nbd.NewServer(nbd.Config{
+					Exports: []nbd.Export{{Name: "m", Desc: desc, Thread: th}}, Listen: []string{"unix:" + socket},
+				})
+			}
 		}
-		time.Sleep(10 * time.Millisecond)
+		ready <- err
+	}, nil)
+	if err := errors.Join(<-ready, server.Start()); err != nil {
+		t.Fatal(err)
 	}
-	uri := "--nbd=nbd+unix:///?socket=" + socket
+	var once sync.Once
+	cut = func() {
+		once.Do(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = server.Stop(ctx) // it says that it was cut
+			group.Stop()
+		})
+	}
+	t.Cleanup(cut)
+	return "--nbd=nbd+unix:///m?socket=" + socket, cut
+}
+
+func TestNBD(t *testing.T) {
+	uri, cut := serve(t)
 	d := perfJSON(t, 0, uri+" --rw=randrw --iodepth=32 --io_size=64m --verify --fsync=64")
 	if v := d.Ftlperf.Verify; v.Final == 0 || v.InRun == 0 || v.Mismatches != 0 {
 		t.Errorf("%+v", v)
+	}
+	d = perfJSON(t, 0, uri+" --rw=randtrimwrite --bs=64k --iodepth=8 --verify --fua --size=8m")
+	if v := d.Ftlperf.Verify; v.Final != 2048 || v.Mismatches != 0 || d.Jobs[0].Trim.Total != 128 {
+		t.Errorf("%+v %+v", v, d.Jobs[0])
 	}
 	d = perfJSON(t, 0, uri+" --rw=randread --connections=4 --iodepth=8 --number_ios=500")
 	if d.Jobs[0].Read.Total != 2000 {
 		t.Errorf("%d IOs", d.Jobs[0].Read.Total)
 	}
-	select {
-	case err := <-ended:
-		t.Skipf("nbdkit has ended by itself: %v", err)
-	default:
-	}
-	// The server dies in the middle: an error, not a hang.
-	time.AfterFunc(300*time.Millisecond, func() { _ = server.Process.Kill() })
+	// The connection is lost in the middle: an error, not a hang.
+	time.AfterFunc(time.Second, cut)
 	perfJSON(t, 1, uri+" --rw=randread --iodepth=8 --time_based --runtime=1h")
 }
 

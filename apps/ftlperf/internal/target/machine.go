@@ -115,9 +115,17 @@ func (m *machine) unregister() error {
 		}, nil)
 		select {
 		case err := <-done:
-			errs = append(errs, err)
+			if !errors.Is(err, unix.EALREADY) { // a wrapper takes what it owns along
+				errs = append(errs, err)
+			}
 		case <-time.After(closeLimit):
 			errs = append(errs, fmt.Errorf("%s: %w", b.Name(), errHangs))
+		}
+	}
+	for end := time.Now().Add(closeLimit); len(m.manager.All()) > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			errs = append(errs, fmt.Errorf("%s: %w", m.manager.All()[0].Name(), errHangs))
+			break
 		}
 	}
 	return errors.Join(errs...)
