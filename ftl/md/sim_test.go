@@ -33,6 +33,7 @@ func TestSimulated(t *testing.T) {
 	if testing.Short() {
 		seeds = min(seeds, 3000)
 	}
+	seeds /= simShare
 	const shards = 2
 	for shard := range uint64(shards) {
 		t.Run(fmt.Sprint(shard), func(t *testing.T) {
@@ -42,7 +43,7 @@ func TestSimulated(t *testing.T) {
 				s.run(seed, false)
 			}
 			t.Logf("%+v", s.did)
-			if seeds >= 3000 {
+			if seeds >= 1000 {
 				require.NotZero(t, s.did.losses)
 				require.NotZero(t, s.did.bad)
 				require.NotZero(t, s.did.repaired)
