@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +81,19 @@ func missing(t *testing.T, why string) {
 	t.Skip(why)
 }
 
+// seedOf is the seed of everything random in a test: always the same, or GOFTL_E2E_SEED (0: a fresh one).
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(1)
+	if v, err := strconv.ParseUint(os.Getenv("GOFTL_E2E_SEED"), 10, 64); err == nil {
+		if seed = v; seed == 0 {
+			seed = uint64(time.Now().UnixNano())
+		}
+	}
+	t.Logf("GOFTL_E2E_SEED=%d", seed)
+	return seed
+}
+
 func peer() bool { return os.Getenv("GOFTL_E2E_PEER") == "nbdkit" }
 
 // needOurs skips a test that makes no sense with a peer's server.
@@ -117,6 +131,7 @@ type server struct {
 	t    *testing.T
 	dir  string
 	args []string
+	aux  string // where socket and log are, if not in dir
 	cmd  *exec.Cmd
 	log  *os.File
 	end  chan struct{}
@@ -133,6 +148,16 @@ func serve(t *testing.T, size string, args ...string) *server {
 func serveIn(t *testing.T, dir, size string, args ...string) *server {
 	t.Helper()
 	s := launch(t, dir, size, args...)
+	s.ready()
+	return s
+}
+
+// serveApart is serveIn with socket and log elsewhere than the device.
+func serveApart(t *testing.T, dir, aux, size string, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, dir: dir, aux: aux}
+	s.args = append([]string{"serve", "--dir", dir, "--size", size, "--socket", s.socket()}, args...)
+	s.spawn(filepath.Join(bin, "ftlnbd"))
 	s.ready()
 	return s
 }
@@ -161,7 +186,7 @@ func (s *server) spawn(program string) {
 	if peer() {
 		program, args = peerCommand(t, s)
 	}
-	log, err := os.OpenFile(filepath.Join(s.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
+	log, err := os.OpenFile(filepath.Join(s.side(), "server.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	require.NoError(t, err)
 	s.log = log
 	s.cmd = exec.Command(program, args...)
@@ -186,7 +211,14 @@ func peerCommand(t *testing.T, s *server) (program string, args []string) {
 	return "nbdkit", []string{"-f", "-e", "ftl0", "-U", s.socket(), "file", disk}
 }
 
-func (s *server) socket() string { return filepath.Join(s.dir, "nbd.sock") }
+func (s *server) side() string {
+	if s.aux != "" {
+		return s.aux
+	}
+	return s.dir
+}
+
+func (s *server) socket() string { return filepath.Join(s.side(), "nbd.sock") }
 func (s *server) uri() string    { return "nbd+unix:///ftl0?socket=" + s.socket() }
 
 // ready waits until the export can be opened.
@@ -260,7 +292,7 @@ func (s *server) wait(limit time.Duration) {
 // again starts the server on the same device, and waits until it answers.
 func (s *server) again() *server {
 	s.t.Helper()
-	n := &server{t: s.t, dir: s.dir, args: s.args}
+	n := &server{t: s.t, dir: s.dir, args: s.args, aux: s.aux}
 	n.spawn(filepath.Join(bin, "ftlnbd"))
 	n.ready()
 	return n
@@ -314,4 +346,16 @@ func exitCode(err error) int {
 		return e.ExitCode()
 	}
 	return -1
+}
+
+// ftlnbd runs the command with that input; it must end by itself. It returns what was printed and the exit code.
+func ftlnbd(t *testing.T, stdin string, args ...string) (out string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), readyLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "ftlnbd"), args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	text, err := cmd.CombinedOutput()
+	require.NoError(t, ctx.Err(), "ftlnbd %s does not end:\n%s", strings.Join(args, " "), text)
+	return string(text), exitCode(err)
 }

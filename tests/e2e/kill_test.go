@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,26 +25,33 @@ const (
 )
 
 // small are the arguments for a device so small that compaction and relocation are always at work.
-func small(dir string) []string {
-	return []string{"--cache", "file:" + dir + "/cache.img,size=" + smallCache, "--base", "file:" + dir + "/base.img,size=" + smallBase}
+func small(dir string, more ...string) []string {
+	return append([]string{
+		"--cache", "file:" + dir + "/cache.img,size=" + smallCache, "--base", "file:" + dir + "/base.img,size=" + smallBase,
+	}, more...)
 }
 
 // TestKill kills the server in the middle of fio on one half of the device and of random writes with flushes on the
-// other, 20 times; after each restart everything that was acknowledged is there, and the device is consistent.
+// other, 20 times in a row on the same device; after each restart everything that was acknowledged is there, and the
+// device is consistent. Once with the mapping kept in shared memory, which a restart takes over, and once without.
 func TestKill(t *testing.T) {
 	needFio(t)
-	rounds := 20
-	if n, err := strconv.Atoi(os.Getenv("GOFTL_E2E_KILLS")); err == nil {
-		rounds = n
+	for _, shm := range []string{"auto", "off"} {
+		t.Run("shm "+shm, func(t *testing.T) {
+			t.Parallel()
+			testKill(t, shm)
+		})
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+}
+
+func testKill(t *testing.T, shm string) {
+	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	dir := shortDir(t)
-	s := serveIn(t, dir, smallSize, small(dir)...)
+	s := serveIn(t, dir, smallSize, small(dir, "--shm", shm)...)
 	half := uint64(smallBytes / 2 / model.BlockSize)
 	w := newWriter(t, seed, half, half)
-	for round := range rounds {
+	for round := range kills(t) {
 		fio := startFio(t, s, r.IntN(2) == 0)
 		c := s.dial(64)
 		fuse := time.AfterFunc(time.Duration(100+r.IntN(700))*time.Millisecond, s.kill)
@@ -53,12 +61,17 @@ func TestKill(t *testing.T) {
 		<-s.end
 		fio()
 		c.Close()
-		if round%5 == 4 {
+		checked := round%5 == 4
+		if checked {
 			s.check()
 		}
 		begin := time.Now()
 		s = s.again()
-		t.Logf("round %d: %d requests before the kill, back after %v", round+1, n, time.Since(begin).Round(time.Millisecond))
+		log := s.output()
+		if shm == "off" {
+			require.NotContains(t, lastReady(log), "shm=true")
+		}
+		t.Logf("round %d: %d requests before the kill, back after %v: %s", round+1, n, time.Since(begin).Round(time.Millisecond), readyFields(log))
 		c = s.dial(8)
 		w.verify(c)
 		readAll(t, c, smallBytes/2)
@@ -67,6 +80,35 @@ func TestKill(t *testing.T) {
 	t.Logf("%v", w)
 	s.stop()
 	s.check()
+}
+
+// kills is the number of rounds: 20, or GOFTL_E2E_KILLS.
+func kills(t *testing.T) int {
+	t.Helper()
+	n := 20
+	if v, err := strconv.Atoi(os.Getenv("GOFTL_E2E_KILLS")); err == nil {
+		n = v
+	}
+	return n
+}
+
+// lastReady is the line of the log that says how the device came up the last time.
+func lastReady(log string) string {
+	at := strings.LastIndex(log, "device ready")
+	if at < 0 {
+		return ""
+	}
+	line, _, _ := strings.Cut(log[at:], "\n")
+	return line
+}
+
+// readyFields are the fields of that line that differ from start to start.
+func readyFields(log string) string {
+	line := lastReady(log)
+	if at := strings.Index(line, "redone="); at >= 0 {
+		return line[at:]
+	}
+	return line
 }
 
 // startFio starts fio on the first half of the device; the function returned waits for its end, which the death of
@@ -78,7 +120,7 @@ func startFio(t *testing.T, s *server, random bool) (wait func()) {
 		rw, bs = "randwrite", "4k"
 	}
 	cmd := exec.Command("fio", "--name=load", "--thread", "--ioengine=nbd", "--uri="+s.uri(), "--rw="+rw, "--bs="+bs,
-		"--iodepth=32", "--size="+strconv.Itoa(smallBytes/2), "--time_based", "--runtime=60", "--fsync=64", "--output-format=terse")
+		"--iodepth=32", "--size="+strconv.Itoa(smallBytes/2), "--time_based", "--runtime=60", "--fsync=64", "--verify_state_save=0", "--output-format=terse")
 	require.NoError(t, cmd.Start())
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
@@ -106,7 +148,7 @@ func readAll(t *testing.T, c *client.Conn, bytes int64) {
 // TestKillWhileStarting kills the server again and again before it is ready, also while it creates the device.
 func TestKillWhileStarting(t *testing.T) {
 	needOurs(t)
-	r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
+	r := rand.New(rand.NewPCG(seedOf(t), 1))
 	dir := shortDir(t)
 	for range 5 {
 		s := launch(t, dir, smallSize, small(dir)...)
@@ -131,29 +173,31 @@ func TestKillWhileStarting(t *testing.T) {
 	s.check()
 }
 
-// TestOverwrite writes five times the size of the device, so that compaction and relocation run through all of it.
+// TestOverwrite fills the device and writes five times its size over it, so that compaction and relocation run through
+// all of it while every block is valid.
 func TestOverwrite(t *testing.T) {
+	const size, bytes = "160MiB", 160 << 20
 	dir := shortDir(t)
-	s := serveIn(t, dir, smallSize, small(dir)...)
-	w := newWriter(t, 1, 0, smallBytes/model.BlockSize)
-	w.maxLen, w.trim, w.read = 32, 200, 50
+	s := serveIn(t, dir, size, small(dir)...)
+	w := newWriter(t, seedOf(t), 0, bytes/model.BlockSize)
+	w.maxLen, w.trim, w.read = 32, 0, 50
 	c := s.dial(64)
 	begin := time.Now()
-	// Half of the ops are one block, the others 16 on average.
-	ops := 5 * smallBytes / model.BlockSize / 8
-	_, gone := w.run(c, 64, ops)
-	require.False(t, gone)
-	w.drain(c)
+	w.sweep(c, 32)
+	w.verify(c)
+	for w.blocks < 6*bytes/model.BlockSize {
+		_, gone := w.run(c, 64, 1000)
+		require.False(t, gone)
+		w.drain(c)
+	}
 	require.NoError(t, c.Flush())
-	t.Logf("%v in %v", w, time.Since(begin).Round(time.Millisecond))
+	t.Logf("%v, %d blocks in %v", w, w.blocks, time.Since(begin).Round(time.Millisecond))
 	w.verify(c)
 	c.Close()
 	s.stop()
 	s.check()
 	s = s.again()
-	c = s.dial(8)
-	w.verify(c)
-	c.Close()
+	w.verify(s.dial(8))
 	s.stop()
 	s.check()
 }

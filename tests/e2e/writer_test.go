@@ -28,7 +28,12 @@ type writer struct {
 	read   int
 	fua    int
 
+	// mayFail says whether a request may fail with this error; nil: none may.
+	mayFail func(op *client.Op) bool
+
 	writes, flushes uint64 // completed, for the log
+	blocks          uint64 // written
+	failed          uint64
 }
 
 type writerOp struct {
@@ -82,6 +87,40 @@ func (w *writer) run(c *client.Conn, depth, ops int) (completed int, gone bool) 
 	return completed, false
 }
 
+// sweep writes all that is the writer's own once, front to back.
+func (w *writer) sweep(c *client.Conn, step uint64) {
+	w.t.Helper()
+	done := make([]*client.Op, 32)
+	for at := uint64(0); at < w.span; at += step {
+		if c.InFlight() >= len(done) {
+			n, err := c.Wait(done)
+			require.NoError(w.t, err)
+			for _, op := range done[:n] {
+				require.True(w.t, w.completed(op.Ctx.(*writerOp)))
+			}
+		}
+		n := min(step, w.span-at)
+		o := &writerOp{w: w, mem: make([]byte, n*model.BlockSize)}
+		o.Op = client.Op{Ctx: o}
+		w.write(o, w.lo+at, n, false)
+		require.NoError(w.t, c.Submit(&o.Op))
+	}
+	w.drain(c)
+}
+
+// write makes a write of the op.
+func (w *writer) write(o *writerOp, lba, n uint64, fua bool) {
+	o.Command, o.Offset, o.Length = proto.CmdWrite, lba*model.BlockSize, uint32(n*model.BlockSize)
+	if fua {
+		o.Flags = proto.CmdFlagFUA
+	}
+	o.op = w.m.Submit(false, fua, lba, n)
+	o.Buf = o.mem[:n*model.BlockSize]
+	for i := range n {
+		model.Stamp(o.Buf[i*model.BlockSize:(i+1)*model.BlockSize], o.op.ID, lba+i)
+	}
+}
+
 // drain waits for what is under way.
 func (w *writer) drain(c *client.Conn) {
 	w.t.Helper()
@@ -104,27 +143,18 @@ func (w *writer) prepare(o *writerOp) {
 	o.Op = client.Op{Offset: lba * model.BlockSize, Length: uint32(n * model.BlockSize), Ctx: o}
 	o.op = nil
 	switch {
-	case w.r.IntN(w.flush) == 0:
+	case w.flush > 0 && w.r.IntN(w.flush) == 0:
 		o.Command, o.Offset, o.Length = proto.CmdFlush, 0, 0
 		o.acks = w.m.Acks()
-	case w.r.IntN(w.trim) == 0:
+	case w.trim > 0 && w.r.IntN(w.trim) == 0:
 		o.Command = proto.CmdWriteZeroes
 		o.op = w.m.Submit(true, false, lba, n)
-	case w.r.IntN(w.read) == 0:
+	case w.read > 0 && w.r.IntN(w.read) == 0:
 		o.Command = proto.CmdRead
 		o.Buf = o.mem[:n*model.BlockSize]
 		o.acks = w.m.ReadBegins()
 	default:
-		o.Command = proto.CmdWrite
-		fua := w.r.IntN(w.fua) == 0
-		if fua {
-			o.Flags = proto.CmdFlagFUA
-		}
-		o.op = w.m.Submit(false, fua, lba, n)
-		o.Buf = o.mem[:n*model.BlockSize]
-		for i := range n {
-			model.Stamp(o.Buf[i*model.BlockSize:(i+1)*model.BlockSize], o.op.ID, lba+i)
-		}
+		w.write(o, lba, n, w.fua > 0 && w.r.IntN(w.fua) == 0)
 	}
 }
 
@@ -132,8 +162,15 @@ func (w *writer) prepare(o *writerOp) {
 func (w *writer) completed(o *writerOp) bool {
 	if o.Err != nil {
 		var errno proto.Errno
-		require.False(w.t, errors.As(o.Err, &errno), "%v at %d: %v", o.Command, o.Offset, o.Err)
-		return false
+		if !errors.As(o.Err, &errno) {
+			return false
+		}
+		require.True(w.t, w.mayFail != nil && w.mayFail(&o.Op), "%v at %d: %v", o.Command, o.Offset, o.Err)
+		w.failed++
+		if o.op != nil {
+			w.m.Fail(o.op)
+		}
+		return true
 	}
 	switch o.Command {
 	case proto.CmdFlush:
@@ -150,6 +187,7 @@ func (w *writer) completed(o *writerOp) bool {
 	default:
 		w.m.Ack(o.op)
 		w.writes++
+		w.blocks += o.op.Count
 	}
 	return true
 }

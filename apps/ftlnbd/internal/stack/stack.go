@@ -108,7 +108,13 @@ func (s *Stack) OnCore(f func() error) error {
 func (s *Stack) openDevices() error {
 	for i, text := range []string{s.Specs.Cache, s.Specs.Base} {
 		name := [2]string{"cache", "base"}[i]
-		b, err := spec.Create(s.Manager, s.Core, text, spec.Options{Create: s.Specs.Create, Name: name})
+		o := spec.Options{Create: s.Specs.Create, Name: name}
+		b, err := spec.Create(s.Manager, s.Core, text, o)
+		if err != nil && s.o.ReadOnly && cannotWrite(err) {
+			// Opened for writing if possible, because that finds out whether
+			// somebody has it open; else it is enough to read it.
+			b, err = spec.Create(s.Manager, s.Core, text+",readonly=on", o)
+		}
 		if err != nil {
 			return fmt.Errorf("%s device: %w", name, err)
 		}
@@ -119,6 +125,11 @@ func (s *Stack) openDevices() error {
 		}
 	}
 	return nil
+}
+
+// cannotWrite says whether a file could be opened if only for reading.
+func cannotWrite(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM)
 }
 
 // startFTL loads the device, or makes one when both devices are blank and that
