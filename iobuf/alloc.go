@@ -1,7 +1,11 @@
 package iobuf
 
 import (
+	"bytes"
+	"math"
 	"os"
+	"strconv"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +77,54 @@ func Free(buf []byte) {
 	}
 	p := unsafe.Pointer(unsafe.SliceData(buf))
 	_ = unix.MunmapPtr(p, uintptr(cap(buf)))
+}
+
+// Populate takes the memory of buf, which Alloc returned, from the system now
+// and not at the first touch, whose price (up to 0.5 ms for 2 MiB on a virtual
+// machine) would be part of the first IO there. Its content stays. It fails
+// with ENOMEM when the system has less available than that; then what was
+// taken stays taken. Any goroutine may call it; it takes seconds for gigabytes.
+func Populate(buf []byte) error {
+	if uint64(len(buf)) > available() {
+		return unix.ENOMEM
+	}
+	buf = buf[:cap(buf)]
+	for len(buf) > 0 {
+		// In parts, so that no system call lasts long.
+		n := min(len(buf), populatePart)
+		if err := unix.Madvise(buf[:n], unix.MADV_POPULATE_WRITE); err == unix.EINVAL {
+			touch(buf[:n]) // a kernel before 5.14
+		} else if err != nil {
+			return unix.ENOMEM
+		}
+		buf = buf[n:]
+	}
+	return nil
+}
+
+const populatePart = 64 << 20
+
+// touch writes to every page without changing it.
+func touch(buf []byte) {
+	for i := 0; i < len(buf); i += pageSize {
+		atomic.AddUint32((*uint32)(unsafe.Pointer(&buf[i])), 0)
+	}
+}
+
+// available returns how many bytes the system says that it could give out
+// without swapping; everything when it does not say.
+func available() uint64 {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return math.MaxUint64
+	}
+	_, rest, _ := bytes.Cut(text, []byte("MemAvailable:"))
+	line, _, ok := bytes.Cut(rest, []byte("kB"))
+	kib, err := strconv.ParseUint(string(bytes.TrimSpace(line)), 10, 53)
+	if !ok || err != nil {
+		return math.MaxUint64
+	}
+	return kib << 10
 }
 
 // Discard sets buf to zero. Whole hugepages inside it are given back to the

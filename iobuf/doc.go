@@ -3,7 +3,7 @@
 // Alloc gives page-aligned memory outside the Go heap, so that the garbage
 // collector neither scans nor moves it and a device can read it directly.
 // Memory of 2 MiB and more asks for transparent hugepages. Pages are taken
-// from the system when they are first touched.
+// from the system when they are first touched, or by Populate.
 //
 // Pool hands out small and large buffers from two such areas. Every thread
 // has a Channel with a cache of its own; a Channel is used only by code that

@@ -47,6 +47,41 @@ func TestAlloc(t *testing.T) {
 	iobuf.Free(nil)
 }
 
+func TestPopulateTakesAllPagesAndKeepsTheContent(t *testing.T) {
+	for _, n := range []int{5000, 3 << 20, 70 << 20} {
+		b := iobuf.Alloc(n)
+		b[4999] = 7
+		if err := iobuf.Populate(b); err != nil {
+			t.Fatal(err)
+		}
+		resident := make([]byte, cap(b)/4096)
+		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&b[0])), uintptr(cap(b)), uintptr(unsafe.Pointer(&resident[0])))
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		for i, v := range resident {
+			if v&1 == 0 {
+				t.Fatalf("%d bytes: page %d is not there", n, i)
+			}
+		}
+		if b[4999] != 7 || b[0] != 0 {
+			t.Fatal("changed")
+		}
+		iobuf.Free(b)
+	}
+}
+
+func TestPopulateRefusesWhatDoesNotFit(t *testing.T) {
+	b := iobuf.Alloc(16 << 40)
+	if b == nil {
+		t.Skip("no room for the mapping")
+	}
+	defer iobuf.Free(b)
+	if err := iobuf.Populate(b); !errors.Is(err, unix.ENOMEM) {
+		t.Fatal(err)
+	}
+}
+
 func TestDiscard(t *testing.T) {
 	const size = 8 << 20
 	b := iobuf.Alloc(size)

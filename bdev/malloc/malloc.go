@@ -20,6 +20,7 @@ type Options struct {
 	Blocks    uint64
 	BlockSize uint32 // default 4096
 	MDSize    uint32 // bytes of separate metadata a block has
+	Populate  bool   // take all memory now, not when a block is first written
 }
 
 // Driver is a malloc device.
@@ -53,7 +54,23 @@ func New(o Options) (*Driver, error) {
 			return nil, fmt.Errorf("malloc %s: map %d bytes of metadata: %w", o.Name, o.Blocks*uint64(o.MDSize), unix.ENOMEM)
 		}
 	}
+	if o.Populate {
+		if err := d.populate(); err != nil {
+			_ = d.Close() // cannot fail
+			return nil, err
+		}
+	}
 	return d, nil
+}
+
+func (d *Driver) populate() error {
+	for _, buf := range [][]byte{d.data, d.md} {
+		if err := iobuf.Populate(buf); err != nil {
+			return fmt.Errorf("malloc %s: populate: %d MiB are more than the system has available (without populate, only what is written counts): %w",
+				d.info.Name, len(buf)>>20, err)
+		}
+	}
+	return nil
 }
 
 // Info implements bdev.Driver.

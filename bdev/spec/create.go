@@ -111,7 +111,7 @@ func makeMalloc(mk *maker, s *Spec) error {
 	bs := r.blockSize()
 	o := malloc.Options{
 		Name: mk.name, BlockSize: bs, UUID: r.uuid("uuid"), MDSize: uint32(r.number("md", 0, 0, 4096)),
-		Blocks: r.sizeOf("size", s.Main, uint64(bs)) / uint64(bs),
+		Blocks: r.sizeOf("size", s.Main, uint64(bs)) / uint64(bs), Populate: r.flag("populate"),
 	}
 	if r.err != nil {
 		return r.err

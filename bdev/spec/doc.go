@@ -1,7 +1,9 @@
 // Package spec makes block devices from a line of text, the same one on every
 // command line and in every config:
 //
-//	malloc:SIZE[,bs=4096][,md=64][,uuid=U]      memory; md: separate metadata bytes a block
+//	malloc:SIZE[,bs=4096][,md=64][,uuid=U][,populate=on]
+//	                                            memory; md: separate metadata bytes a block;
+//	                                            populate: taken at once, not when first written
 //	null:SIZE[,bs=4096][,md=64]                 nothing
 //	file:PATH[,size=SIZE][,driver=uring|aio][,direct=auto|on|off][,depth=N][,readonly=on]
 //	passthru:SPEC                               everything handed on

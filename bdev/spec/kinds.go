@@ -21,7 +21,7 @@ func kindNames() string {
 }
 
 var kinds = [...]kind{
-	{name: "malloc", main: "size", keys: []string{"bs", "md", "uuid"}, example: "malloc:5GiB,md=64", make: makeMalloc},
+	{name: "malloc", main: "size", keys: []string{"bs", "md", "uuid", "populate"}, example: "malloc:5GiB,md=64", make: makeMalloc},
 	{name: "null", main: "size", keys: []string{"bs", "md"}, example: "null:400GiB", make: makeNull},
 	{
 		name: "file", main: "path", keys: []string{"size", "driver", "direct", "depth", "readonly"},

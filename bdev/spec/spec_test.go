@@ -50,6 +50,7 @@ func TestGoodSpecs(t *testing.T) {
 	}{
 		{"malloc:64MiB", "malloc0", 16384},
 		{"malloc:64MiB,md=64,bs=512,name=cache", "cache", 131072},
+		{"malloc:3MiB,md=8,populate=on", "malloc0", 768},
 		{"null:400GiB", "null0", 400 << 18},
 		{"passthru:null:1GiB", "passthru_null0", 1 << 18},
 		{"passthru:name=p:passthru::null:1GiB,name=n", "p", 1 << 18},
@@ -104,6 +105,8 @@ func TestBadSpecsSayWhatWouldDo(t *testing.T) {
 		{"malloc:1MiB,foo=1", "unknown option"},
 		{"malloc:1MiB,md=1,md=2", "twice"},
 		{"malloc:7000PiB", "memory"},
+		{"malloc:1MiB,populate=7", "on or off"},
+		{"malloc:32TiB,populate=on", "available"},
 		{"null:1MiB:malloc:1MiB", "positive size"},
 		{"passthru:", "missing"},
 		{"passthru:foo:1", "unknown"},
