@@ -50,7 +50,6 @@ type Dev uint8
 const (
 	DevCache Dev = iota
 	DevBase
-	numDevs
 )
 
 // String names the device.

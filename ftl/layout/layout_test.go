@@ -199,7 +199,9 @@ func TestUpgradeChain(t *testing.T) {
 	require.NoError(t, err)
 	target := CurrentVersions()
 	chain := []Step[string]{
-		{RegionChunkMD, 2, 3, "chunk 2-3"}, {RegionBandMD, 1, 2, "band 1-2"}, {RegionChunkMD, 1, 2, "chunk 1-2"},
+		{RegionChunkMD, 2, 3, "chunk 2-3"},
+		{RegionBandMD, 1, 2, "band 1-2"},
+		{RegionChunkMD, 1, 2, "chunk 1-2"},
 		{RegionSB, 1, 9, "jump"},
 	}
 	plan, err := PlanUpgrade(l, target, chain)

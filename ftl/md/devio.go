@@ -89,13 +89,13 @@ func (x *devIO) finish(err error) {
 }
 
 func (s *IOStats) count(op bdev.Op, blocks uint64, err error) {
-	switch {
-	case op == bdev.OpFlush:
+	switch op {
+	case bdev.OpFlush:
 		s.Flushes++
 		if err != nil {
 			s.FlushErrors++
 		}
-	case op == bdev.OpRead:
+	case bdev.OpRead:
 		s.Reads++
 		if err != nil {
 			s.ReadErrors++

@@ -268,8 +268,10 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	r.cache = r.disk(t, "cache", size, o.md, o.volatile)
 	r.base = r.disk(t, "base", size, 0, o.volatile)
 	r.primary = layout.Region{Type: layout.RegionChunkMD, Name: "chunk_md", Offset: 3, Blocks: o.blocks, EntryBlocks: o.entry, Version: 1}
-	r.mirror = layout.Region{Type: layout.RegionChunkMDMirror, Name: "chunk_md_mirror", Dev: layout.DevBase, Offset: 5,
-		Blocks: o.blocks, EntryBlocks: o.entry, Version: 1}
+	r.mirror = layout.Region{
+		Type: layout.RegionChunkMDMirror, Name: "chunk_md_mirror", Dev: layout.DevBase, Offset: 5,
+		Blocks: o.blocks, EntryBlocks: o.entry, Version: 1,
+	}
 	for i, d := range []*fakeDisk{r.cache, r.base} {
 		desc, err := r.m.Open(d.name, true, nil, nil, r.th)
 		require.NoError(t, err)

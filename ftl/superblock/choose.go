@@ -135,5 +135,5 @@ func nothing(cerr, berr error) error {
 	if rank(berr) > rank(cerr) {
 		cerr, berr = berr, cerr
 	}
-	return fmt.Errorf("no usable superblock: %w (and %v)", cerr, berr)
+	return fmt.Errorf("no usable superblock: %w (and %s)", cerr, berr.Error())
 }

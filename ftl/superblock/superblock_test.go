@@ -22,8 +22,10 @@ func sample(t testing.TB) *Superblock {
 		Version: Version, Role: RoleCache, UUID: testUUID, Name: "tank/ä", Seq: 7, Clean: true, State: StateDegraded,
 		Inc: 3, CkptK: 12, DirSlot: 1, CU: 1000, CM: 2000, Created: 1_700_000_000_000_000_000,
 		CacheUUID: uuid.UUID{1}, BaseUUID: uuid.UUID{2},
-		Config: Config{SparePct: 20, Limits: [NumLimits]Limit{{5, 0}, {10, 5}, {20, 40}, {40, 100}}, InvalidPct: 10,
-			CkptBlocks: 4096, VerifyReads: true},
+		Config: Config{
+			SparePct: 20, Limits: [NumLimits]Limit{{5, 0}, {10, 5}, {20, 40}, {40, 100}}, InvalidPct: 10,
+			CkptBlocks: 4096, VerifyReads: true,
+		},
 		Layout: l,
 	}
 }
