@@ -13,6 +13,8 @@ type Copy struct {
 	Blocks uint64 // size of the device
 	Block  []byte
 	Err    error // of the read; Block is then not looked at
+	// Overwrite: the user has given leave to overwrite foreign data here.
+	Overwrite bool
 }
 
 // Choice is what was found on the two devices.
@@ -33,7 +35,8 @@ type Choice struct {
 // or of the other role stops the choice even though the other copy is good,
 // because the devices are then not what the user thinks. So does foreign data,
 // which nobody has given leave to overwrite; a blank or damaged copy is
-// repaired from the other.
+// repaired from the other. A block that still resembles the other copy is
+// damaged and not foreign.
 func Choose(cache, base Copy, want uuid.UUID) (*Choice, error) {
 	c := &Choice{}
 	csb, cerr := cache.decode()
@@ -51,10 +54,11 @@ func Choose(cache, base Copy, want uuid.UUID) (*Choice, error) {
 	if csb == nil && bsb == nil {
 		return nil, nothing(cerr, berr)
 	}
-	for _, err := range []error{cerr, berr} {
-		if errors.Is(err, ErrForeign) {
-			return nil, err
-		}
+	if c.CacheErr = cache.spared(cerr, &base); errors.Is(c.CacheErr, ErrForeign) {
+		return nil, c.CacheErr
+	}
+	if c.BaseErr = base.spared(berr, &cache); errors.Is(c.BaseErr, ErrForeign) {
+		return nil, c.BaseErr
 	}
 	c.pick(csb, bsb)
 	if want != uuid.Nil && c.SB.UUID != want {
@@ -79,6 +83,30 @@ func (c *Copy) decode() (*Superblock, error) {
 		return nil, fmt.Errorf("%s: %w", c.Device, err)
 	}
 	return s, nil
+}
+
+// spared turns the verdict that a block is foreign into one that it is damaged,
+// when it is what is left of a copy like the other, or may be overwritten.
+func (c *Copy) spared(err error, other *Copy) error {
+	if errors.Is(err, ErrForeign) && (c.Overwrite || resembles(c.Block, other.Block)) {
+		return fmt.Errorf("%s: %w", c.Device, ErrDamaged)
+	}
+	return err
+}
+
+// resembles says whether a block has a quarter of the words of a whole copy,
+// those that are not zero, at the same places. Foreign data has next to none.
+func resembles(b, whole []byte) bool {
+	same, all := 0, 0
+	for i := 0; i+8 <= min(Size, len(whole), len(b)); i += 8 {
+		if w := le.Uint64(whole[i:]); w != 0 {
+			all++
+			if le.Uint64(b[i:]) == w {
+				same++
+			}
+		}
+	}
+	return all > 0 && same*4 >= all
 }
 
 func (c *Choice) device(cache, base *Copy) string {

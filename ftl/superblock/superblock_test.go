@@ -116,6 +116,13 @@ func TestChoose(t *testing.T) {
 	torn := block(s, RoleCache, 8)
 	clear(torn[1100:])
 	foreign := bytes.Repeat([]byte("ext4"), 1024)
+	rotten := block(s, RoleBase, 5)
+	rotten[2] ^= 4 // in the magic
+	torn1 := block(s, RoleBase, 5)
+	for i := range 512 { // its first sector is somebody else's
+		torn1[i] = byte(i * 7)
+	}
+	leave := func(c Copy) Copy { c.Overwrite = true; return c }
 	blank := make([]byte, layout.BlockSize)
 	at := func(b []byte) Copy { return Copy{Device: "c0", Blocks: s.Layout.CacheBlocks, Block: b} }
 	on := func(b []byte) Copy { return Copy{Device: "b0", Blocks: s.Layout.BaseBlocks, Block: b} }
@@ -143,6 +150,10 @@ func TestChoose(t *testing.T) {
 		"torn and blank":      {cache: at(blank), base: on(torn), is: ErrDamaged, says: "b0"},
 		"both unreadable":     {cache: failing(at(nil)), base: failing(on(nil)), is: unix.EIO},
 		"mirror foreign":      {cache: at(block(s, RoleCache, 6)), base: on(foreign), is: ErrForeign, says: "b0"},
+		"rotten magic":        {cache: at(block(s, RoleCache, 6)), base: on(rotten), seq: 6, rewriteB: true},
+		"rotten first sector": {cache: at(block(s, RoleCache, 6)), base: on(torn1), seq: 6, rewriteB: true},
+		"foreign, with leave": {cache: at(block(s, RoleCache, 6)), base: leave(on(foreign)), seq: 6, rewriteB: true},
+		"all ones":            {cache: at(block(s, RoleCache, 6)), base: on(bytes.Repeat([]byte{1}, 4096)), is: ErrForeign},
 		"both foreign":        {cache: at(foreign), base: on(foreign), is: ErrForeign},
 		"newer":               {cache: at(newer), base: on(block(s, RoleBase, 6)), is: ErrNewer, says: "c0"},
 		"another FTL's base":  {cache: at(block(s, RoleCache, 5)), base: on(block(&other, RoleBase, 5)), is: ErrMismatch, says: "b0 is the base of 00000000"},
