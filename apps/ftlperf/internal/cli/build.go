@@ -236,7 +236,7 @@ func (f *flags) target(set *pflag.FlagSet, c *run.Config) error {
 	if chosen != 1 {
 		return usageError("give exactly one of --bdev SPEC, --cache SPEC --base SPEC, --nbd URI")
 	}
-	p := target.Placement{Threads: f.threads}
+	p := target.Placement{Threads: f.threads, Prefault: f.prefault}
 	var err error
 	if p.Mode, err = reactor.ParseMode(f.pollMode); err != nil {
 		return fmt.Errorf("--poll-mode: %w", err)

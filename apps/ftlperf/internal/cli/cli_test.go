@@ -176,7 +176,7 @@ func perfJSON(t *testing.T, want int, line string, more ...string) *document {
 
 func TestRunsOnBlockDevices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.img")
-	for _, dev := range []string{"null:64MiB", "malloc:16MiB", "passthru:malloc:16MiB", "file:" + path + ",size=16MiB"} {
+	for _, dev := range []string{"null:64MiB", "malloc:16MiB", "malloc:16MiB --prefault", "passthru:malloc:16MiB --prefault", "file:" + path + ",size=16MiB"} {
 		for _, rw := range []string{"read", "randwrite", "randrw", "trim", "randtrimwrite"} {
 			d := perfJSON(t, 0, dev+" --size=8m --iodepth=16 --fsync=64 --rw="+rw)
 			j := &d.Jobs[0]
@@ -269,7 +269,7 @@ func TestOnAnFTL(t *testing.T) {
 		t.Errorf("%+v", d.Ftlperf)
 	}
 	for _, after := range []string{"500ms", "5000"} {
-		d = perfJSON(t, 0, devices+"--rw=randwrite --iodepth=64 --verify --crash-after="+after)
+		d = perfJSON(t, 0, devices+"--prefault --rw=randwrite --iodepth=64 --verify --crash-after="+after)
 		if r := d.Ftlperf.FTL.Recovery; r == nil || r.Total <= 0 || d.Ftlperf.Verify.Final == 0 || d.Ftlperf.Verify.Mismatches != 0 {
 			t.Errorf("crash after %s: %+v %+v", after, r, d.Ftlperf.Verify)
 		}

@@ -34,6 +34,7 @@ type flags struct {
 	output, eta        string
 	histogram, grouped bool
 	yardstick, debug   bool
+	prefault           bool
 }
 
 // register declares every option. Dashes and underscores mean the same.
@@ -111,6 +112,7 @@ func (f *flags) registerWorkload(s *pflag.FlagSet) {
 	s.BoolVar(&f.endFsync, "end_fsync", false, "flush at the end of each job")
 	s.BoolVar(&f.fua, "fua", false, "each write is durable before it completes")
 	s.BoolVar(&f.fill, "fill", false, "first write the whole range once, sequentially, unmeasured")
+	s.BoolVar(&f.prefault, "prefault", false, "write malloc devices once before, so that no page faults are measured")
 	s.StringVar(&f.continueOnError, "continue_on_error", "none", "all: count IO errors and go on; none: stop at the first")
 	s.StringVar(&f.verify, "verify", "", "stamp blocks with address, generation and checksum; check every read, and everything in a final pass")
 	s.Lookup("verify").NoOptDefVal = "stamp"

@@ -36,6 +36,9 @@ const examples = `  # What the framework costs: 4 KiB writes to a device that do
   # An FTL: how much is written for every user block, and by whom
   ftlperf --cache malloc:1GiB,md=64 --base malloc:8GiB --rw=randwrite --iodepth=128 --norandommap --fill --runtime=30 --time_based
 
+  # The write path of an FTL whose base never fills, on memory that was touched before
+  ftlperf --cache malloc:5GiB,md=64 --base null:400GiB --prefault --rw=randwrite --iodepth=128 --norandommap --runtime=10 --time_based --yardstick
+
   # Drop that FTL after 5 seconds without a shutdown, recover, and check every acknowledged block
   ftlperf --cache malloc:1GiB --base malloc:8GiB --rw=randwrite --iodepth=128 --verify --crash-after=5s
 

@@ -72,10 +72,27 @@ func OpenFTL(o FTLOptions, p Placement) (*FTLTarget, error) {
 		}
 		m.where += ", the first for the FTL alone"
 	}
-	if err := errors.Join(f.on(f.core, f.makeDevices), f.startOver(!o.Keep)); err != nil {
+	if err := f.open(p.Prefault); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	return f, nil
+}
+
+func (f *FTLTarget) open(prefault bool) error {
+	if err := f.on(f.core, f.makeDevices); err != nil {
+		return err
+	}
+	if prefault {
+		if err := errors.Join(f.touch(f.names[0], f.core), f.touch(f.names[1], f.core)); err != nil {
+			return err
+		}
+	}
+	if f.o.Crash {
+		if err := f.on(f.core, f.makeOutlets); err != nil {
+			return err
+		}
+	}
+	return f.startOver(!f.o.Keep)
 }
 
 // makeDevices runs on the core thread.
@@ -87,10 +104,15 @@ func (f *FTLTarget) makeDevices() error {
 			return fmt.Errorf("--%s: %w", role, err)
 		}
 		f.names[i] = b.Name()
-		if f.o.Crash {
-			if f.outlets[i], err = newOutlet(f.manager, b.Name(), f.core); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// makeOutlets runs on the core thread.
+func (f *FTLTarget) makeOutlets() (err error) {
+	for i, name := range f.names {
+		if f.outlets[i], err = newOutlet(f.manager, name, f.core); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -99,9 +121,6 @@ func (f *FTLTarget) makeDevices() error {
 // startOver starts an FTL on the devices: a new one, or the one that is there;
 // with Keep, a new one when the devices are blank.
 func (f *FTLTarget) startOver(create bool) error {
-	if f.names[1] == "" {
-		return nil // makeDevices failed and said why
-	}
 	err := f.start(create)
 	if f.o.Keep && !f.crashed && errors.Is(err, superblock.ErrBlank) {
 		create = true

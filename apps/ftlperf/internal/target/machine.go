@@ -19,6 +19,8 @@ type Placement struct {
 	CPUs    []int // one pinned reactor each; empty: Threads that are not pinned
 	Threads int
 	Mode    reactor.Mode
+
+	Prefault bool // write devices in memory once before anything else
 }
 
 // Target is an open target.

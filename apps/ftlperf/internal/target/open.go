@@ -24,14 +24,22 @@ func OpenBdev(text string, write bool, p Placement) (*BdevTarget, error) {
 	}
 	b := &BdevTarget{machine: m}
 	main := m.threads[0]
+	var dev *bdev.Bdev
+	err = m.on(main, func() (err error) {
+		dev, err = spec.Create(m.manager, main, text, spec.Options{Create: true})
+		return err
+	})
+	if err == nil && p.Prefault {
+		err = m.touch(dev.Name(), main)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	err = m.on(main, func() error {
-		dev, err := spec.Create(m.manager, main, text, spec.Options{Create: true})
-		if err != nil {
-			return err
-		}
 		b.info = bdevInfo(dev.Info())
 		b.info.TrimZeroes = true
 		b.info.Name = text + ", " + b.info.Name
+		var err error
 		b.desc, err = m.manager.Open(dev.Name(), write && !dev.Info().ReadOnly, nil, nil, main)
 		return err
 	})
