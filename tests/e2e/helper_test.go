@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -174,7 +175,10 @@ func shortDir(t *testing.T) string {
 // launch starts a server and does not wait.
 func launch(t *testing.T, dir, size string, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: dir, args: append([]string{"serve", "--dir", dir, "--size", size}, args...)}
+	s := &server{t: t, dir: dir, args: append([]string{"serve", "--dir", dir}, args...)}
+	if size != "" {
+		s.args = append(s.args, "--size", size)
+	}
 	s.spawn(filepath.Join(bin, "ftlnbd"))
 	return s
 }
@@ -205,7 +209,8 @@ func peerCommand(t *testing.T, s *server) (program string, args []string) {
 	t.Helper()
 	disk := filepath.Join(s.dir, "disk.img")
 	if _, err := os.Stat(disk); err != nil {
-		run(t, "truncate", "-s", strings.TrimSuffix(s.args[4], "iB"), disk)
+		size := s.args[slices.Index(s.args, "--size")+1]
+		run(t, "truncate", "-s", strings.TrimSuffix(size, "iB"), disk)
 	}
 	os.Remove(s.socket())
 	return "nbdkit", []string{"-f", "-e", "ftl0", "-U", s.socket(), "file", disk}
@@ -359,3 +364,5 @@ func ftlnbd(t *testing.T, stdin string, args ...string) (out string, code int) {
 	require.NoError(t, ctx.Err(), "ftlnbd %s does not end:\n%s", strings.Join(args, " "), text)
 	return string(text), exitCode(err)
 }
+
+func uitoa(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -152,10 +152,15 @@ func (p *Place) FileSizes() (cache, base uint64, err error) {
 	if spare == 0 {
 		spare = layout.DefaultSparePct
 	}
-	// The mapping takes 8 bytes a block in two slots: 1/512 of the size.
+	// The mapping takes 8 bytes a block in two slots: 1/512 of the size; twice
+	// that when block numbers do not fit in 32 bits.
+	mapping := size / 500
+	if size/layout.BlockSize > 1<<31 {
+		mapping = size / 240
+	}
 	cache = p.CacheSize
 	if cache == 0 {
-		cache = min(max(size/8, minCacheFile), maxCacheFile) + size/500
+		cache = min(max(size/8, minCacheFile), maxCacheFile) + mapping
 	}
 	cache = roundUp(cache, fileRound)
 	base = roundUp(max(size/(100-spare)*100, 256<<20), fileRound)
