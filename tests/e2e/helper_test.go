@@ -250,7 +250,7 @@ func (s *server) output() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(text[max(0, len(text)-8000):])
+	return string(text[max(0, len(text)-4000):])
 }
 
 // finish kills the server if it still runs; its own log is shown when the test failed.
