@@ -19,7 +19,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim fuzz bench bench-yardstick bench-file bench-nbd lint fmt e2e run ci clean
+.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-nbd lint fmt e2e run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -32,7 +32,7 @@ build: ## Build the commands into bin/ (ftlnbd, ftlperf)
 	@for a in $(APPS); do echo "$(GO) build -o bin/$$a ./apps/$$a"; CGO_ENABLED=0 $(GO) build -trimpath -o bin/$$a ./apps/$$a || exit 1; done
 
 vet: ## go vet, also with the e2e tag
-	$(GO) vet -tags e2e,bench $(ALL)
+	$(GO) vet -tags e2e,bench,mutants $(ALL)
 
 test: ## Unit tests of every package, and a short run of the simulator
 	$(GO) test -timeout $(TIMEOUT) $(UNIT) $(SIMPKGS)
@@ -42,6 +42,9 @@ race: ## The unit tests under the race detector
 
 sim: ## Simulator: SEEDS=n random seeds from SEED=s on (SEED=0: fresh ones; a failing seed prints how to replay it)
 	$(GO) test -timeout 0 $(SIMPKGS) -seeds $(SEEDS) -seed $(SEED)
+
+sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=n seeds
+	SEEDS=$(SEEDS) $(GO) test -tags mutants -count=1 -timeout 0 -v ./tests/sim/mutants
 
 fuzz: ## Every fuzz target for FUZZTIME=20s each
 	@set -e; for d in $(FUZZPKGS); do \

@@ -44,7 +44,7 @@ func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) e
 
 func (s *sweep) workForked(batch int) {
 	defer s.wg.Done()
-	for s.failures.Load() < maxFailures {
+	for s.failures.Load() < int64(*flagFails) {
 		i := s.next.Add(int64(batch)) - int64(batch)
 		if i >= s.n {
 			return
@@ -58,7 +58,8 @@ func (s *sweep) workForked(batch int) {
 // child runs seeds i to i+n-1 in a process of its own.
 func (s *sweep) child(i, n int64) bool {
 	file := filepath.Join(s.t.TempDir(), fmt.Sprintf("counters-%d", i))
-	args := []string{"-test.run=^" + s.t.Name() + "$", fmt.Sprintf("-seed=%d", s.first+uint64(i)), fmt.Sprintf("-seeds=%d", n)}
+	args := []string{"-test.run=^" + s.t.Name() + "$", fmt.Sprintf("-seed=%d", s.first+uint64(i)), fmt.Sprintf("-seeds=%d", n),
+		fmt.Sprintf("-failures=%d", *flagFails)}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}

@@ -18,13 +18,11 @@ import (
 var (
 	flagSeeds = flag.Int("seeds", 0, "how many seeds each simulated test runs (0: its default)")
 	flagSeed  = flag.Uint64("seed", 0, "the first seed (0: a fixed one, or with -seeds a fresh one)")
+	flagFails = flag.Int("failures", 3, "how many failing seeds are reported before a test gives up")
 	flagTrace = flag.Bool("simtrace", false, "write the trace of every seed to standard output; use with -seed")
 )
 
-const (
-	maxFailures = 3   // seeds reported before a test gives up
-	tailLines   = 120 // lines of trace in a report
-)
+const tailLines = 120 // of trace in a report
 
 // Case is one seed of a test.
 type Case struct {
@@ -96,7 +94,7 @@ type sweep struct {
 
 func (s *sweep) work() {
 	defer s.wg.Done()
-	for s.failures.Load() < maxFailures {
+	for s.failures.Load() < int64(*flagFails) {
 		i := s.next.Add(1) - 1
 		if i >= s.n {
 			return

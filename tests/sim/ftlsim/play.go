@@ -209,6 +209,9 @@ func (p *Play) start(fuse uint64) error {
 		return fmt.Errorf("%s: %w", what, failed)
 	}
 	p.created = true
+	if p.dev.ReadOnly() && p.plan.Faults != FaultsTransient {
+		return fmt.Errorf("%s: the device takes no writes although nothing failed", what)
+	}
 	p.count(what, 1)
 	p.dev.Counters(p.count)
 	return nil
