@@ -90,7 +90,7 @@ func (w *writer) run(c *client.Conn, depth, ops int) (completed int, gone bool) 
 // sweep writes all that is the writer's own once, front to back.
 func (w *writer) sweep(c *client.Conn, step uint64) {
 	w.t.Helper()
-	done := make([]*client.Op, 32)
+	done := make([]*client.Op, min(32, c.Depth()))
 	for at := uint64(0); at < w.span; at += step {
 		if c.InFlight() >= len(done) {
 			n, err := c.Wait(done)

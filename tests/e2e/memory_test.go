@@ -1,0 +1,142 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"goftl/nbd/client"
+	"goftl/nbd/proto"
+)
+
+var planMemory = regexp.MustCompile(`memory of the device: mapping ([0-9.]+) MiB \([0-9]+ bytes a block\) \+ ([0-9.]+) MiB`)
+
+// planned is the memory that plan promises, in bytes.
+func planned(t *testing.T, size string) (mapping, rest float64) {
+	t.Helper()
+	out, code := ftlnbd(t, "", "plan", "--size", size)
+	require.Zero(t, code, out)
+	m := planMemory.FindStringSubmatch(out)
+	require.NotNil(t, m, out)
+	mapping, err := strconv.ParseFloat(m[1], 64)
+	require.NoError(t, err)
+	rest, err = strconv.ParseFloat(m[2], 64)
+	require.NoError(t, err)
+	return mapping * (1 << 20), rest * (1 << 20)
+}
+
+// TestMemory compares what plan says with what the process of a big device takes beyond that of the smallest one.
+func TestMemory(t *testing.T) {
+	needOurs(t)
+	const size = "128GiB"
+	used := func(size string) float64 {
+		s := serve(t, size)
+		c := s.dial(64)
+		scatter(t, c, 60_000)
+		c.Close()
+		n := memory(t, s, "VmRSS")
+		s.stop()
+		return float64(n)
+	}
+	small, big := used("64MiB"), used(size)
+	smallMapping, smallRest := planned(t, "64MiB")
+	mapping, rest := planned(t, size)
+	t.Logf("64MiB: %.1f MiB taken, %.1f + %.1f planned; %s: %.1f MiB taken, %.1f + %.1f planned", small/(1<<20), smallMapping/(1<<20),
+		smallRest/(1<<20), size, big/(1<<20), mapping/(1<<20), rest/(1<<20))
+	grown := big - small
+	// The rest is an upper bound: the cache of checksums fills as data on the base is read.
+	require.Greater(t, grown, 0.9*(mapping-smallMapping))
+	require.Less(t, grown, 1.1*(mapping-smallMapping+rest))
+}
+
+// scatter writes and reads random blocks all over the device.
+func scatter(t *testing.T, c *client.Conn, ops int) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(1, 9))
+	done := make([]*client.Op, 64)
+	free := make([]*client.Op, 64)
+	for i := range free {
+		free[i] = &client.Op{Buf: make([]byte, 4096)}
+	}
+	for i := 0; i < ops || c.InFlight() > 0; {
+		for ; i < ops && len(free) > 0; i++ {
+			op := free[len(free)-1]
+			free = free[:len(free)-1]
+			op.Command, op.Offset = proto.CmdWrite, r.Uint64N(c.Size()/4096)*4096
+			if i%3 == 2 {
+				op.Command = proto.CmdRead
+			}
+			require.NoError(t, c.Submit(op))
+		}
+		n, err := c.Wait(done)
+		require.NoError(t, err)
+		for _, op := range done[:n] {
+			require.NoError(t, op.Err)
+			free = append(free, op)
+		}
+	}
+}
+
+// TestIdle looks whether a device that nobody uses comes to rest: after work in the background has ended it neither
+// reads nor writes, and hardly takes the processor.
+func TestIdle(t *testing.T) {
+	needOurs(t)
+	dir := shortDir(t)
+	s := serveIn(t, dir, smallSize, small(dir)...)
+	c := s.dial(64)
+	scatter(t, c, 150_000)
+	require.NoError(t, c.Flush())
+	c.Close()
+	rest(t, s)
+	s.stop()
+	s.check()
+}
+
+// rest waits until the server does no IO for two seconds, and looks at the processor time of these.
+func rest(t *testing.T, s *server) {
+	t.Helper()
+	pid := strconv.Itoa(s.cmd.Process.Pid)
+	io := func() string {
+		b, err := os.ReadFile("/proc/" + pid + "/io")
+		require.NoError(t, err)
+		return ioBytes.FindString(string(b))
+	}
+	begin := time.Now()
+	for {
+		was, ticks := io(), cpuTicks(t, pid)
+		time.Sleep(2 * time.Second)
+		if io() == was {
+			taken := time.Duration(cpuTicks(t, pid)-ticks) * 10 * time.Millisecond
+			t.Logf("at rest after %v, %v of processor time in 2 s", time.Since(begin).Round(100*time.Millisecond), taken)
+			require.Less(t, taken, 100*time.Millisecond)
+			return
+		}
+		require.Less(t, time.Since(begin), 30*time.Second, "the idle device goes on reading and writing: %s, then %s", was, io())
+	}
+}
+
+var ioBytes = regexp.MustCompile(`read_bytes: \d+\nwrite_bytes: \d+`)
+
+// cpuTicks is the processor time of a process in hundredths of a second.
+func cpuTicks(t *testing.T, pid string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	require.NoError(t, err)
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+	var n uint64
+	for _, f := range fields[11:13] {
+		v, err := strconv.ParseUint(f, 10, 64)
+		require.NoError(t, err)
+		n += v
+	}
+	return n
+}
