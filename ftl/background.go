@@ -58,7 +58,9 @@ func (d *Device) wake() {
 func runBackground(arg any) {
 	d := arg.(*Device)
 	d.awake = false
-	if d.halted {
+	// Rule 15: nothing is moved before a load has ended; a start that failed
+	// has nothing left to work with.
+	if d.halted || !d.running {
 		return
 	}
 	if d.ckptWanted() {
@@ -228,7 +230,21 @@ func (d *Device) noSpaceLeft() {
 	if d.baseErr == nil || !isNoSpace(d.baseErr) || d.log_.cur.next != nil || d.freeChunks.n > 0 {
 		return
 	}
+	d.refuseWrites()
+}
+
+// refuseWrites answers with ENOSPC what waits for a chunk that nobody can
+// open: requests, and records that are to be written again.
+func (d *Device) refuseWrites() {
+	l := &d.log_
 	d.dropQueue(unix.ENOSPC)
+	if l.rehome == nil || l.failing {
+		return
+	}
+	l.failing, l.failErr = true, unix.ENOSPC
+	if d.recordsInFlight() == 0 {
+		d.voidRecords()
+	}
 }
 
 func isNoSpace(err error) bool {

@@ -126,8 +126,8 @@ func (d *Device) Health() (Health, error) { return d.health, d.failure }
 // checkpoint or segment transition.
 func (d *Device) Idle() bool {
 	return d.inUse == 0 && d.gc.under == 0 && d.compaction.under == 0 && !d.ckpt.active && !d.awake && !d.userAwake &&
-		len(d.gc.drains) == 0 && len(d.compaction.drains) == 0 && d.log_.under == 0 && !d.flusher.under &&
-		d.sbw.stage == sbIdle && d.chunks[segOpening]+d.bands[segOpening]+d.chunks[segClosing]+d.bands[segClosing] == 0
+		d.gc.rests() && d.compaction.rests() && d.log_.under == 0 && !d.flusher.under &&
+		d.sbw.stage == sbIdle && d.chunks[segOpening]+d.bands[segOpening] == 0 && d.closing() == 0
 }
 
 // Stats fills s with the device's statistics.

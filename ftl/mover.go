@@ -173,8 +173,16 @@ func (m *mover) readyDrain() *drain {
 	return nil
 }
 
-// idle says whether the mover holds nothing.
-func (m *mover) idle() bool { return m.under == 0 }
+// rests says whether the mover has nothing to do. On a device that takes no
+// writes its drains stay where they are.
+func (m *mover) rests() bool {
+	for _, dr := range m.drains {
+		if m.d.health == HealthOK || !dr.ready || dr.ops > 0 {
+			return false
+		}
+	}
+	return m.under == 0
+}
 
 // pin holds the mapping of every entry until the op ends.
 func (op *moveOp) pin() {
@@ -337,12 +345,15 @@ func (m *mover) resume() {
 
 // writeWaiting writes what waits, in order, as long as the stream has room.
 func (m *mover) writeWaiting() {
-	for m.waiting != nil && !m.blocked {
+	for m.waiting != nil {
 		op := m.waiting
 		if m.d.health != HealthOK || m.d.abandonMoves {
 			m.waiting = op.next
 			op.finish()
 			continue
+		}
+		if m.blocked {
+			return
 		}
 		s := m.stream.segment(2)
 		if s == nil {
@@ -457,9 +468,11 @@ func (op *moveOp) next1() {
 
 // moveFailed drops what the record held: the sources are still valid and will
 // be found again.
-func moveFailed(w *slotWrite, _ error) {
+func moveFailed(w *slotWrite, err error) {
 	op := w.owner.(*moveOp)
-	op.m.failed++
+	if !isNoSpace(err) { // a full host file system is not a broken device
+		op.m.failed++
+	}
 	op.at = op.n
 	op.finish()
 }

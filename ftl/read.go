@@ -300,16 +300,21 @@ func (op *readOp) verifyAll() bool {
 		return false
 	}
 	for i := range op.n {
-		if !op.verify(i, op.bufs[i]) {
+		ok, known := op.verify(i, op.bufs[i])
+		if !ok && known {
 			op.d.stats.crc(op.seg.dev, SourceUser)
+		}
+		if !ok {
 			return false
 		}
 	}
 	return true
 }
 
-// verify compares block i of the run with its checksum.
-func (op *readOp) verify(i int, block []byte) bool {
+// verify compares block i of the run with its checksum. known is false when
+// the checksum is not at hand any more: its line of the cache was displaced
+// while the read was under way, and the slow path reads it again.
+func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 	d, s := op.d, op.seg
 	lba, slot := op.lba+uint64(i), op.slot+uint32(i)
 	var want uint64
@@ -320,7 +325,7 @@ func (op *readOp) verify(i int, block []byte) bool {
 		var l uint64
 		l, want = record.MetaSum(op.md[i*int(d.cache.info.MDSize):])
 		if l != lba {
-			return false
+			return false, true
 		}
 	case s.sum != nil:
 		want = s.sum.SumAt(slot)
@@ -332,8 +337,8 @@ func (op *readOp) verify(i int, block []byte) bool {
 			b := op.sbuf[(blk-op.sblk)*blockSize:]
 			want = record.Summary(b[:blockSize]).SumAt(slot - blk*record.SummaryEntries)
 		} else {
-			return false // the line was displaced meanwhile; the slow path reads it again
+			return false, false
 		}
 	}
-	return record.DataSum(block, lba) == want
+	return record.DataSum(block, lba) == want, true
 }

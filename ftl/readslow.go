@@ -65,7 +65,13 @@ func (op *readOp) slowArrived() {
 	d := op.d
 	ok := op.err == nil
 	if ok && !d.cfg.NoVerify {
-		ok = op.serr == nil && op.verify(0, op.bufs[op.slow])
+		known := op.serr == nil
+		if ok = known; ok {
+			ok, known = op.verify(0, op.bufs[op.slow])
+		}
+		if !ok && known {
+			d.stats.crc(op.seg.dev, SourceUser)
+		}
 	}
 	if ok {
 		d.unpin(op.seg)

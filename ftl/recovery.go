@@ -26,6 +26,9 @@ type redoRec struct {
 	at   uint32 // trim: index of its first range
 	kind record.Kind
 	bad  bool // not every block has its checksum
+	// unread: a block of it cannot be read, so whether it was whole is
+	// unknown; it is applied, and reads of that block fail.
+	unread bool
 }
 
 // trimRange is one range of a trim record.
@@ -65,11 +68,12 @@ type redoScan struct {
 
 // redoFetch reads the block of a trim record that a summary named.
 type redoFetch struct {
-	rs   *redoState
-	io   devIO
-	buf  []byte
-	rec  int
-	busy bool
+	rs    *redoState
+	io    devIO
+	buf   []byte
+	rec   int
+	tries int
+	busy  bool
 }
 
 const (
@@ -226,7 +230,7 @@ func redoVisit(arg any, r *scanRecord) {
 		return
 	}
 	s.noteU(r.u)
-	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole}
+	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread}
 	if r.kind == record.KindTrim {
 		rr.at = rs.addTrims(r.header, r.n)
 	}
@@ -267,6 +271,10 @@ func redoScanned(arg any, err error) {
 	s, rs := sc.seg, sc.rs
 	if err != nil {
 		rs.d.log.Error("segment cannot be read to its end", "kind", s.kindName(), "id", s.id, "err", err)
+		if !s.band && s.inc == rs.d.sb.Inc {
+			// User records may stand behind it: that is not a torn tail.
+			rs.gaps++
+		}
 	}
 	if s.state == segClosing {
 		s.next = sc.scan.end
@@ -325,7 +333,7 @@ func (rs *redoState) fetchTrims() {
 		if rs.pos == len(rs.recs) {
 			break
 		}
-		f.rs, f.rec, f.busy = rs, rs.pos, true
+		f.rs, f.rec, f.busy, f.tries = rs, rs.pos, true, 0
 		rs.pos++
 		if f.buf == nil {
 			f.buf = iobuf.Alloc(blockSize)
@@ -350,6 +358,10 @@ func redoFetched(x *devIO, err error) {
 	rs := f.rs
 	r := &rs.recs[f.rec]
 	s := &rs.d.segs[r.seg]
+	if f.tries++; err != nil && f.tries < readTries {
+		f.io.call(redoFetched, f)
+		return
+	}
 	var h record.Header
 	if err == nil {
 		err = h.Decode(f.buf)
@@ -410,7 +422,7 @@ func (rs *redoState) plan() {
 			end = r.u - 1
 		}
 		if r.bad {
-			if r.u > rs.maxD {
+			if r.u > rs.maxD && !r.unread {
 				break
 			}
 			rs.rotten++

@@ -99,7 +99,8 @@ func sbStep(x *devIO, err error) {
 	d := x.owner.(*Device)
 	w := &d.sbw
 	if err != nil {
-		// Ambiguous: write the same again from the start, a few times.
+		// Ambiguous: write the same copy again, a few times. The other one is
+		// whole and durable, and stays so (Rule 1).
 		w.tries++
 		if w.stage == sbMirrorFlush || w.stage == sbPrimaryFlush {
 			d.flushFailed(x.dev, err)
@@ -108,7 +109,7 @@ func sbStep(x *devIO, err error) {
 		}
 		if w.tries <= maxSBRetries && !x.dev.removed {
 			d.log.Warn("superblock write failed, trying again", "device", x.dev.name(), "err", err)
-			w.write(sbMirror)
+			w.write(w.stage)
 			return
 		}
 		w.end(err)

@@ -1,6 +1,8 @@
 package ftl
 
 import (
+	"golang.org/x/sys/unix"
+
 	"goftl/bdev"
 	"goftl/ftl/record"
 	"goftl/iobuf"
@@ -27,6 +29,11 @@ type segScan struct {
 	done  func(arg any, err error)
 	arg   any
 	tries int
+	// A window that cannot be read as a whole is read block by block; what
+	// stays unreadable is noted.
+	single int
+	unread [scanBlocks]bool
+	blind  bool // the scan ended at a block that cannot be read: what follows is unknown
 }
 
 // scanRecord is one record that a scan found.
@@ -40,6 +47,7 @@ type scanRecord struct {
 	d      uint64
 	inc    uint32
 	whole  bool   // every block has its checksum
+	unread bool   // a block of it cannot be read
 	header []byte // the header block of trims; valid during the visit
 }
 
@@ -66,53 +74,81 @@ func (sc *segScan) free() {
 }
 
 // start reads and parses until the end. The summary is complete when done is
-// called; an error means that the device failed before the end was reached,
-// and the summary describes what could be read.
+// called; an error means that a block could not be read where a record may
+// begin, and the summary describes what stands in front of it.
 func (sc *segScan) start(done func(arg any, err error), arg any) {
 	sc.done, sc.arg = done, arg
-	sc.slot, sc.end, sc.tries = 0, 0, 0
+	sc.slot, sc.end, sc.blind = 0, 0, false
 	sc.readWindow()
 }
 
 func (sc *segScan) readWindow() {
-	s := sc.seg
-	sc.n = min(scanBlocks, s.body-sc.slot)
+	sc.n = min(scanBlocks, sc.seg.body-sc.slot)
 	if sc.n == 0 {
 		sc.finish(nil)
 		return
 	}
-	sc.io.prepareOne(s.dev, bdev.OpRead, sc.buf[:sc.n*blockSize], s.off+uint64(sc.slot), sc.src)
+	sc.tries = 0
+	clear(sc.unread[:])
+	sc.readBlocks(0, sc.n, scanArrived)
+}
+
+// readBlocks reads n blocks of the window from position i on.
+func (sc *segScan) readBlocks(i, n uint32, done func(x *devIO, err error)) {
+	s := sc.seg
+	sc.io.prepareOne(s.dev, bdev.OpRead, sc.buf[i*blockSize:(i+n)*blockSize], s.off+uint64(sc.slot+i), sc.src)
 	if s.vss() {
-		sc.io.md = sc.md[:int(sc.n)*int(sc.d.cache.info.MDSize)]
+		stride := sc.d.cache.info.MDSize
+		sc.io.md = sc.md[i*stride : (i+n)*stride]
 	}
-	sc.io.call(scanArrived, sc)
+	sc.io.call(done, sc)
 }
 
 func scanArrived(x *devIO, err error) {
 	sc := x.owner.(*segScan)
-	if err != nil {
-		sc.retrySmaller(err)
+	if err == nil {
+		sc.parseWindow()
 		return
 	}
-	sc.tries = 0
-	used := sc.parse()
-	if used == 0 {
-		sc.finish(nil)
-		return
-	}
-	sc.slot += used
-	sc.readWindow()
+	sc.single = 0
+	sc.readBlocks(0, 1, scanBlockArrived)
 }
 
-// retrySmaller reads again what failed; a window that stays unreadable ends
-// the scan.
-func (sc *segScan) retrySmaller(err error) {
-	sc.tries++
-	if sc.tries >= readTries {
-		sc.finish(err)
+// scanBlockArrived goes through a window block by block.
+func scanBlockArrived(x *devIO, err error) {
+	sc := x.owner.(*segScan)
+	if err != nil {
+		sc.tries++
+		if sc.tries < readTries {
+			sc.readBlocks(uint32(sc.single), 1, scanBlockArrived)
+			return
+		}
+		sc.unread[sc.single] = true
+		clear(sc.io.one[0])
+		clear(sc.io.md)
+	}
+	sc.tries = 0
+	sc.single++
+	if sc.single < int(sc.n) {
+		sc.readBlocks(uint32(sc.single), 1, scanBlockArrived)
 		return
 	}
-	sc.readWindow()
+	sc.parseWindow()
+}
+
+func (sc *segScan) parseWindow() {
+	used := sc.parse()
+	if used > 0 {
+		sc.slot += used
+		sc.readWindow()
+		return
+	}
+	if sc.unread[0] {
+		sc.blind = true
+		sc.finish(unix.EIO)
+		return
+	}
+	sc.finish(nil)
 }
 
 func (sc *segScan) finish(err error) {
@@ -135,6 +171,9 @@ func (sc *segScan) parse() (used uint32) {
 		}
 		if slots == 0 {
 			return used // it goes beyond the window: read on from here
+		}
+		for i := used; i < used+slots; i++ {
+			r.unread = r.unread || sc.unread[i]
 		}
 		if sc.visit != nil {
 			sc.visit(sc.arg, &r)

@@ -111,10 +111,11 @@ func quietTick(arg any) poller.Result {
 // quietPeriod is how often a stopping device looks whether all is done.
 const quietPeriod = 1e6
 
-// closing counts segments whose closing is under way.
+// closing counts segments whose closing is under way. One that a load found
+// open and could not close, because the device takes no writes, stays as it is.
 func (d *Device) closing() (n int) {
 	for i := range d.segs {
-		if c := d.segs[i].closing; c != closeNone && c != closeHeld {
+		if s := &d.segs[i]; s.state == segClosing && s.closing != closeHeld {
 			n++
 		}
 	}

@@ -88,8 +88,8 @@ func startup() *desc {
 		// Rule 13: after a kill, reads come from volatile caches.
 		{Name: "flush devices", Action: stepFlushBoth},
 		{Name: "read superblocks", Action: stepReadSuperblocks},
-		{Name: "create or load", Action: stepCreateOrLoad},
 		{Name: "timers", Action: stepTimers, Cleanup: stepStopTimers},
+		{Name: "create or load", Action: stepCreateOrLoad},
 		{Name: "run", Action: stepRun},
 	}}
 }

@@ -138,7 +138,15 @@ func openDone(arg any, err error) {
 	d.log.Error("opening a segment failed", "kind", s.kindName(), "id", s.id, "err", err)
 	d.giveSummary(s)
 	t.next = nil
-	d.descFailures++
+	if isNoSpace(err) {
+		// A full host file system is not a broken one: users are told, and it
+		// is tried again for as long as it takes.
+		if t == &d.log_.cur && t.cur == nil {
+			d.refuseWrites()
+		}
+	} else {
+		d.descFailures++
+	}
 	if d.descFailures > maxDescFailures {
 		s.setState(segBad)
 		d.fail(HealthReadOnly, "descriptors cannot be written", err)
@@ -258,7 +266,9 @@ func (s *segment) closed(err error) {
 	d := s.d
 	s.closing = closeNone
 	if err != nil {
-		s.faults++
+		if !isNoSpace(err) {
+			s.faults++
+		}
 		d.log.Warn("summary not written; kept in memory", "kind", s.kindName(), "id", s.id, "err", err)
 	}
 	s.setState(segFull)

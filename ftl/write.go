@@ -498,6 +498,7 @@ func (d *Device) rehomeRecords() bool {
 		r := l.rehome
 		s := l.cur.segment(r.slotsNeeded())
 		if s == nil {
+			d.noSpaceLeft()
 			return false
 		}
 		l.rehome = r.next
