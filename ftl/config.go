@@ -134,7 +134,7 @@ func (c *Config) complete() error {
 	}
 	need(c.RedoLimitBytes >= 1<<20, "RedoLimitBytes", "at least 1 MiB")
 	if c.SumCacheBytes == 0 {
-		c.SumCacheBytes = 64 << 20
+		c.SumCacheBytes = defaultSumCache
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -2,6 +2,7 @@ package ftl
 
 import (
 	"log/slog"
+	"unsafe"
 
 	"github.com/google/uuid"
 
@@ -223,12 +224,18 @@ func (d *Device) freeMemory() {
 	d.sumPool = [2][]record.Summary{}
 }
 
-// MemoryBytes is the memory that a device of layout l takes: the mapping, its
-// bounded rest, and their sum.
-func MemoryBytes(l *layout.Layout, sumCacheBytes uint64) (table, rest uint64) {
-	table = l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes))
+// Memory is what a device takes, in bytes.
+type Memory struct {
+	Table     uint64 // the mapping
+	Fixed     uint64 // descriptors, buffers and tables that do not grow
+	Checksums uint64 // at most, as data of closed segments is read
+}
+
+// MemoryNeed is the memory of a device of layout l whose cache of checksums is
+// bounded by sumCacheBytes (0: the default).
+func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
 	if sumCacheBytes == 0 {
-		sumCacheBytes = 64 << 20
+		sumCacheBytes = defaultSumCache
 	}
 	chunkSum := layout.SummaryBlocks(l.ChunkBlocks) * blockSize
 	bandSum := layout.SummaryBlocks(l.BandBlocks) * blockSize
@@ -237,11 +244,13 @@ func MemoryBytes(l *layout.Layout, sumCacheBytes uint64) (table, rest uint64) {
 		perRecord += (record.MaxBlocks + 1) * record.VSSSize
 	}
 	perMove := uint64((record.MaxBlocks + 1) * blockSize)
-	rest = min(sumCacheBytes, sumCacheNeed(l)) +
-		4*chunkSum + 5*bandSum + 2*chunkSum + // open and closing segments, drains
-		maxRecords*perRecord + 2*maxMoveOps*perMove +
-		2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
-		2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
-		(l.Chunks+l.Bands)*256 + inflightSlots*17
-	return table, rest
+	return Memory{
+		Table: l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes)),
+		Fixed: 4*chunkSum + 5*bandSum + 2*chunkSum + // open and closing segments, drains
+			maxRecords*perRecord + 2*maxMoveOps*perMove +
+			2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
+			2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
+			(l.Chunks+l.Bands)*uint64(unsafe.Sizeof(segment{})) + inflightSlots*17,
+		Checksums: min(sumCacheBytes, sumCacheNeed(l)),
+	}
 }

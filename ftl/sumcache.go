@@ -13,6 +13,9 @@ type sumCache struct {
 	turn uint32
 }
 
+// defaultSumCache bounds the cache when the configuration does not.
+const defaultSumCache = 64 << 20
+
 const (
 	sumWays      = 4
 	sumLineBytes = record.SummaryEntries*8 + 8

@@ -19,7 +19,6 @@ type Options struct {
 	Name   string // of the device; default: from name=, else derived from the kind or the path
 	// Pinned promises that threads with channels do not move to another OS
 	// thread. No module needs the promise at present.
-	Pinned bool
 }
 
 // maker is one Create.

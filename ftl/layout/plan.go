@@ -13,7 +13,6 @@ type Figures struct {
 	BaseMDBlocks   uint64  // metadata on the base, with gap and summaries of bands
 	CacheDataSlots uint64  // slots for records in chunks
 	BaseDataSlots  uint64  // data blocks in bands
-	RAMBytes       uint64  // L2P, descriptors, counters
 	Alpha          float64 // data blocks of bands to logical blocks
 	WAUniform      float64 // write amplification of relocation alone, uniform random writes
 	CacheShare     float64 // share of uniform user writes that still reach the base
@@ -29,7 +28,6 @@ func (l *Layout) Figures() Figures {
 		CacheDataSlots: l.Chunks * Body(l.ChunkBlocks),
 		BaseDataSlots:  l.Bands * DataBlocks(l.BandBlocks),
 	}
-	f.RAMBytes = l.LBAs*uint64(l.L2PEntryBytes) + l.L2PPages*4 + (l.Chunks+l.Bands)*BlockSize
 	f.Alpha = float64(f.BaseDataSlots) / float64(l.LBAs)
 	f.WAUniform = WAUniform(float64(l.Bands-ReserveBands/2) * float64(DataBlocks(l.BandBlocks)) / float64(l.LBAs))
 	f.CacheShare = math.Exp(-float64(f.CacheDataSlots) / float64(l.LBAs))
@@ -70,7 +68,6 @@ func (l *Layout) Plan() string {
 	line("spare", "%d %% asked for, %.1f %% of the data blocks in bands", l.SparePct, 100*(1-1/f.Alpha))
 	line("records", "%s", map[bool]string{true: "in the cache's block metadata", false: "with a header block each"}[l.VSS])
 	line("L2P", "%d-byte entries, %d pages, directory of %d blocks", l.L2PEntryBytes, l.L2PPages, l.DirBlocks)
-	line("RAM", "%s", sizeBytes(f.RAMBytes))
 	line("write amplification", "%.2f of the base for uniform random writes (relocation %.2f, %.0f %% of the writes reach it)",
 		f.WABase, f.WAUniform, 100*f.CacheShare)
 	b.WriteString("\nregion             device     offset       blocks        size  version\n")

@@ -53,9 +53,9 @@ func (a *app) runPlan() error {
 		return err
 	}
 	fmt.Fprint(a.out, l.Plan())
-	table, rest := ftl.MemoryBytes(l, 0)
-	fmt.Fprintf(a.out, "memory of the device: mapping %.1f MiB (%d bytes a block) + %.1f MiB\n",
-		mib(table), l.L2PEntryBytes, mib(rest))
+	m := ftl.MemoryNeed(l, 0)
+	fmt.Fprintf(a.out, "\nmemory                mapping %.1f MiB (%d bytes a block) + %.1f MiB, and up to %.1f MiB of checksums\n"+
+		"                      of the base as it is read\n", mib(m.Table), l.L2PEntryBytes, mib(m.Fixed), mib(m.Checksums))
 	return nil
 }
 

@@ -108,6 +108,9 @@ func (a *app) runServe(f *serveFlags) error {
 	if err != nil {
 		return explain(err)
 	}
+	if size := st.Device.Blocks() * 4096; a.place.SizeBytes != 0 && size != a.place.SizeBytes {
+		log.Warn("--size is for a new device; this one has another size", "size", spec.FormatSize(size), "asked", a.size)
+	}
 	if err := st.Export(f.export); err != nil {
 		return errors.Join(err, st.Close(false))
 	}
@@ -192,11 +195,19 @@ func nbdURI(listen, export string) string {
 	return "nbd://" + strings.TrimPrefix(listen, "tcp:") + "/" + url.PathEscape(export)
 }
 
+// sameSignal is how long further signals count as the first one.
+const sameSignal = 200 * time.Millisecond
+
 // waitStop returns at the first signal; another one ends the process at once.
 func (a *app) waitStop(sig chan os.Signal, log *slog.Logger) {
 	s := <-sig
 	log.Info("stopping; a second signal stops at once", "signal", s.String())
 	go func() {
+		// Tools that signal a process and its group send two at once.
+		time.Sleep(sameSignal)
+		for len(sig) > 0 {
+			<-sig
+		}
 		<-sig
 		log.Warn("stopped at once; the next start replays the log")
 		os.Exit(exitFailed)

@@ -87,6 +87,9 @@ func (p *Place) Resolve(mayCreate bool) (Specs, error) {
 // name is missing.
 func (p *Place) resolveSpecs(mayCreate bool) (Specs, error) {
 	s := Specs{Cache: p.Cache, Base: p.Base}
+	if p.Cache == p.Base {
+		return s, fmt.Errorf("--cache and --base are both %s: two devices are needed: %w", p.Cache, unix.EINVAL)
+	}
 	var have, missing []string
 	for _, text := range []string{p.Cache, p.Base} {
 		sp, err := spec.Parse(text)

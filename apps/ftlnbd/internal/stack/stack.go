@@ -107,7 +107,11 @@ func (s *Stack) OnCore(f func() error) error {
 
 func (s *Stack) openDevices() error {
 	for i, text := range []string{s.Specs.Cache, s.Specs.Base} {
-		name := [2]string{"cache", "base"}[i]
+		role := [2]string{"cache", "base"}[i]
+		name := role
+		if sp, err := spec.Parse(text); err == nil && sp.Kind == "file" {
+			name = sp.Main // errors name the file
+		}
 		o := spec.Options{Create: s.Specs.Create, Name: name}
 		b, err := spec.Create(s.Manager, s.Core, text, o)
 		if err != nil && s.o.ReadOnly && cannotWrite(err) {
@@ -116,7 +120,7 @@ func (s *Stack) openDevices() error {
 			b, err = spec.Create(s.Manager, s.Core, text+",readonly=on", o)
 		}
 		if err != nil {
-			return fmt.Errorf("%s device: %w", name, err)
+			return fmt.Errorf("%s device: %w", role, err)
 		}
 		if i == 0 {
 			s.Cache = b
