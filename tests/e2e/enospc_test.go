@@ -43,7 +43,7 @@ func tmpfsDisk(t *testing.T) (dir string, makeSpace func()) {
 	mnt := filepath.Join(shortDir(t), "m")
 	require.NoError(t, os.Mkdir(mnt, 0o700))
 	run(t, "mount", "-t", "tmpfs", "-o", "size=120m", "goftl-e2e", mnt)
-	t.Cleanup(func() { _, _ = try(t, "umount", "-l", mnt) })
+	t.Cleanup(func() { unmountSoon(mnt) })
 	return mnt, func() { run(t, "mount", "-o", "remount,size=800m", mnt) }
 }
 
@@ -57,7 +57,7 @@ func ext4Disk(t *testing.T) (dir string, makeSpace func()) {
 	run(t, "truncate", "-s", "800M", image)
 	run(t, "mkfs.ext4", "-q", "-F", "-m", "0", image)
 	run(t, "mount", "-o", "loop", image, mnt)
-	t.Cleanup(func() { _, _ = try(t, "umount", mnt) })
+	t.Cleanup(func() { unmountSoon(mnt) })
 	var st unix.Statfs_t
 	require.NoError(t, unix.Statfs(mnt, &st))
 	ballast := filepath.Join(mnt, "ballast")

@@ -60,6 +60,68 @@ func testFilesystem(t *testing.T, kind string, mkfs []string, fsck func(dev stri
 	s.stop()
 }
 
+// TestFilesystemKill kills the server while files are being copied to a mounted file system. What was synced before is
+// there afterwards, and the file system is whole once its journal was replayed.
+func TestFilesystemKill(t *testing.T) {
+	for _, k := range []struct {
+		kind string
+		mkfs []string
+		fsck []string
+	}{
+		{"ext4", []string{"mkfs.ext4", "-q", "-F"}, []string{"e2fsck", "-f", "-n"}},
+		{"xfs", []string{"mkfs.xfs", "-q", "-f"}, []string{"xfs_repair", "-n"}},
+	} {
+		t.Run(k.kind, func(t *testing.T) {
+			needMounts(t)
+			needOurs(t)
+			need(t, k.mkfs[0])
+			s := serve(t, "512MiB")
+			m := attach(t, s)
+			run(t, k.mkfs[0], append(k.mkfs[1:], m.loop)...)
+			m.mount(k.kind)
+			sums := fill(t, m.at, 48<<20)
+			run(t, "sync", "-f", m.at)
+			copied := make(chan int)
+			go func() { copied <- copyUntilError("/usr/lib", filepath.Join(m.at, "more"), 300<<20) }()
+			time.Sleep(700 * time.Millisecond)
+			s.kill()
+			t.Logf("%d more files went into the page cache", <-copied)
+			m.detach()
+
+			s = s.again()
+			m = attach(t, s)
+			m.mount(k.kind)
+			compare(t, m.at, sums)
+			m.unmount()
+			run(t, k.fsck[0], append(k.fsck[1:], m.loop)...)
+			m.detach()
+			s.stop()
+			s.check()
+		})
+	}
+}
+
+// copyUntilError copies files until one fails, or so many bytes are copied.
+func copyUntilError(from, to string, most int64) (files int) {
+	_ = filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return nil //nolint:nilerr // what cannot be read is left out
+		}
+		if _, err := copyFile(path, filepath.Join(to, path)); err != nil {
+			return fs.SkipAll
+		}
+		files++
+		if st, err := e.Info(); err == nil {
+			most -= st.Size()
+		}
+		if most < 0 {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return files
+}
+
 // attachment is an export as a loop device: nbdfuse makes a file of it, losetup a device of the file.
 type attachment struct {
 	t       *testing.T

@@ -366,3 +366,14 @@ func ftlnbd(t *testing.T, stdin string, args ...string) (out string, code int) {
 }
 
 func uitoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// unmountSoon unmounts; the files of a process that was killed are let go of a moment after its end.
+func unmountSoon(mnt string) {
+	for range 100 {
+		if exec.Command("umount", mnt).Run() == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	_ = exec.Command("umount", "-l", mnt).Run()
+}
