@@ -10,14 +10,32 @@ import (
 
 // TestFTL runs the FTL through crashes. It is the test behind every promise of the project.
 func TestFTL(t *testing.T) {
-	counters := sim.ForEachSeedForked(t, 200, 1, 100, func(c *sim.Case) error {
+	play(t, 200, 1, nil)
+}
+
+// TestFTLFaults does the same over devices whose reads, writes and flushes fail now and then. Requests may fail then;
+// what was acknowledged is there all the same, once the devices work again.
+func TestFTLFaults(t *testing.T) {
+	play(t, 50, 2, func(p *Play) { p.plan.Faults = FaultsTransient })
+}
+
+// play runs seeds and prints what they reached.
+func play(t *testing.T, count, scale int, change func(p *Play)) {
+	t.Helper()
+	counters := sim.ForEachSeedForked(t, count, scale, 100, func(c *sim.Case) error {
 		p := NewPlay(c, FTL{}, shmDir(t))
+		if change != nil {
+			change(p)
+		}
 		err := p.Run()
 		for k, v := range p.Counters {
 			c.Count(k, v)
 		}
 		return err
 	})
+	if len(counters) == 0 {
+		return
+	}
 	names := make([]string, 0, len(counters))
 	for k := range counters {
 		names = append(names, k)

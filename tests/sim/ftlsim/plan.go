@@ -63,11 +63,8 @@ func NewPlan(r *sim.Rand) *Plan {
 	if r.IntN(2) == 0 {
 		p.Cache.MDSize = 64
 	}
-	switch r.Pick(5, 2, 0) {
-	case 1:
+	if r.IntN(3) == 0 {
 		p.Faults = FaultsNoMem
-	case 2:
-		p.Faults = FaultsTransient
 	}
 	return p
 }
@@ -90,9 +87,17 @@ func (p *Plan) faults(r *sim.Rand, d *sim.Disk) {
 	case FaultsNoMem:
 		d.Faults().NoMem = 0.1 * r.Float64()
 	case FaultsTransient:
-		*d.Faults() = sim.Faults{
-			ReadEIO: 0.01 * r.Float64(), WriteEIO: 0.005 * r.Float64(), FlushEIO: 0.002 * r.Float64(), NoMem: 0.02,
+		f := sim.Faults{NoMem: 0.02}
+		if r.IntN(2) == 0 {
+			f.ReadEIO = 0.02 * r.Float64()
 		}
+		if r.IntN(2) == 0 {
+			f.WriteEIO = 0.01 * r.Float64()
+		}
+		if r.IntN(4) == 0 {
+			f.FlushEIO = 0.002 * r.Float64()
+		}
+		*d.Faults() = f
 	}
 }
 

@@ -41,8 +41,11 @@ type life struct {
 	boot *Boot
 }
 
-// errCrash says that a phase ended because its time was up.
-var errCrash = errors.New("crash")
+// Ends of a life that are no failure.
+var (
+	errCrash = errors.New("crash")      // a phase ended because its time was up
+	errOver  = errors.New("life ended") // and the disks know it
+)
 
 // NewPlay prepares the run of a seed. shmDir is an empty folder for shared memory.
 func NewPlay(c *sim.Case, t Target, shmDir string) *Play {
@@ -118,6 +121,9 @@ func (p *Play) oneLife(crashes bool) error {
 	}
 	if errors.Is(err, errCrash) {
 		p.crash()
+		return nil
+	}
+	if errors.Is(err, errOver) {
 		return nil
 	}
 	return err
@@ -202,9 +208,11 @@ func (p *Play) start(fuse uint64) error {
 		if p.plan.Faults == FaultsTransient {
 			// A start may fail over device errors; the next, without them, may not.
 			p.count("starts failed by faults", 1)
-			p.cache.Mend()
-			p.base.Mend()
-			return errCrash
+			if err := p.leaks(); err != nil {
+				return fmt.Errorf("after a start that failed with %w: %w", failed, err)
+			}
+			p.kill()
+			return errOver
 		}
 		return fmt.Errorf("%s: %w", what, failed)
 	}
@@ -316,10 +324,8 @@ func (p *Play) stop(fuse uint64, crashes bool) error {
 	if failed != nil && p.plan.Faults != FaultsTransient {
 		return fmt.Errorf("stop: %w", failed)
 	}
-	if failed == nil {
-		if err := p.leaks(); err != nil {
-			return err
-		}
+	if err := p.leaks(); err != nil {
+		return fmt.Errorf("after a stop with %w: %w", failed, err)
 	}
 	if fast || failed != nil {
 		p.count("fast stops", 1)
