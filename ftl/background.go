@@ -16,7 +16,7 @@ import (
 
 const (
 	maxDescFailures  = 4  // descriptor updates in a row that may fail
-	maxSegmentFaults = 3  // failed writes after which a segment is not used again
+	maxSegmentFaults = 3  // uses with failed writes in a row after which a segment is not used again
 	maxMoveFailures  = 64 // failed moves in a row before the base counts as broken
 	retryPeriod      = 50e6
 	idlePeriod       = 20e6
@@ -75,8 +75,24 @@ func runBackground(arg any) {
 	if d.log_.q.head != nil || d.log_.rehome != nil {
 		d.pack()
 	}
+	d.checkStuck()
 	if d.quiesce {
 		d.quiesced()
+	}
+}
+
+// checkStuck ends the writing when users wait, relocation waits for a band, and
+// none can become free: failed writes have sealed more bands early than the
+// reserve makes up for.
+func (d *Device) checkStuck() {
+	if d.health != HealthOK || d.gc.waiting == nil || d.freeBands.n > 0 || d.log_.q.head == nil || d.log_.under != 0 ||
+		d.ckpt.active || !d.gc.stalled() || !d.compaction.stalled() {
+		return
+	}
+	under := d.bands[segQuarantine] + d.bands[segClosing] + d.bands[segOpening] +
+		d.chunks[segQuarantine] + d.chunks[segClosing] + d.chunks[segOpening]
+	if under == 0 {
+		d.fail(HealthReadOnly, "failed writes left no band to move data to", unix.ENOSPC)
 	}
 }
 
@@ -127,7 +143,7 @@ func pickChunk(d *Device) *segment {
 	var best *segment
 	for i := range d.segs[:d.lay.Chunks] {
 		s := &d.segs[i]
-		if s.state != segFull || s.draining || s.unacked != 0 || d.valid[i] == 0 {
+		if d.valid[i] == 0 || !s.drainable() {
 			continue
 		}
 		if best == nil || s.opened < best.opened {
@@ -150,7 +166,7 @@ func pickBand(d *Device) *segment {
 	greedy := d.cfg.Policy == PolicyGreedy || d.freeBands.n <= d.lim.gcReserve
 	for i := d.lay.Chunks; i < uint64(len(d.segs)); i++ {
 		s := &d.segs[i]
-		if s.state != segFull || s.draining {
+		if !s.drainable() {
 			continue
 		}
 		valid := d.valid[i]

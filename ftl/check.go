@@ -51,7 +51,6 @@ type checker struct {
 	scan   *segScan
 	n      uint32
 	found  uint32
-	tries  int
 	single bool
 }
 

@@ -58,18 +58,16 @@ type ckptState struct {
 	redo     uint64 // blocks of log between two
 	incBy    uint32 // added to the incarnation by the commit
 
-	pages  []uint64 // bitmap of pages to write
-	word   int      // where the walk over it stands
-	rest   uint64   // bits of that word not looked at
-	slot   uint32   // directory slot of the attempt
-	dirs   [2][]byte
-	dirty  []uint64 // bitmap of directory blocks that differ from what the slot holds
-	bufs   [ckptBuffers]ckptBuf
-	under  int
-	err    error
-	io     devIO
-	done   func(d *Device, err error)
-	landed func(d *Device, err error)
+	pages []uint64 // bitmap of pages to write
+	word  int      // where the walk over it stands
+	rest  uint64   // bits of that word not looked at
+	slot  uint32   // directory slot of the attempt
+	dirs  [2][]byte
+	bufs  [ckptBuffers]ckptBuf
+	under int
+	err   error
+	io    devIO
+	done  func(d *Device, err error)
 }
 
 func (d *Device) initCheckpoint() {

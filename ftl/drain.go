@@ -19,9 +19,9 @@ type drain struct {
 	ops       int            // move ops under way
 	ready     bool           // sum holds the P2L
 	passes    int
-	lossy     bool   // blocks that cannot be read are given up
-	badReads  int    // blocks that could not be read
-	goodReads uint64 // of the source's device, when the pass began
+	lossy     bool // blocks that cannot be read are given up
+	blind     bool // the P2L could not be found to its end
+	badReads  int  // blocks that could not be read
 	io        devIO
 	scan      *segScan
 	next      *drain
@@ -37,8 +37,8 @@ func (m *mover) startDrain(s *segment) {
 	} else {
 		m.spare = dr.next
 	}
-	dr.next, dr.seg, dr.slot, dr.ops, dr.passes, dr.ready, dr.lossy = nil, s, 0, 0, 0, false, false
-	dr.badReads, dr.goodReads = 0, s.dev.goodReads
+	dr.next, dr.seg, dr.slot, dr.ops, dr.passes, dr.ready, dr.blind, dr.badReads = nil, s, 0, 0, 0, false, false, 0
+	dr.lossy = s.mayLose()
 	s.draining = true
 	s.pins++
 	m.drains = append(m.drains, dr)
@@ -72,6 +72,7 @@ func drainScanned(arg any, err error) {
 	dr := arg.(*drain)
 	dr.scan.free()
 	dr.scan = nil
+	dr.blind = err != nil
 	if err != nil {
 		dr.m.d.log.Error("segment cannot be scanned", "kind", dr.seg.kindName(), "id", dr.seg.id, "err", err)
 	}
@@ -113,17 +114,30 @@ const maxPasses = 3
 func (dr *drain) finish() {
 	m, s := dr.m, dr.seg
 	d := m.d
-	if d.valid[s.idx] != 0 && d.health == HealthOK && dr.passes < maxPasses && !m.blocked {
+	unread := dr.badReads > 0 || dr.blind
+	if d.valid[s.idx] != 0 && d.health == HealthOK && dr.passes < maxPasses && !m.blocked && !unread {
 		dr.passes++
 		dr.slot = 0
-		// Blocks are given up only when the device answers otherwise: what
-		// fails altogether may come back.
-		dr.lossy = dr.passes == maxPasses && dr.badReads > 0 && s.dev.goodReads > dr.goodReads
-		dr.goodReads = s.dev.goodReads
 		return
 	}
 	s.draining = false
 	s.pins--
+	if d.valid[s.idx] == 0 {
+		if s.band {
+			d.stats.Relocated++
+		} else {
+			d.stats.Compacted++
+		}
+	} else {
+		// Moves failed again and again. The segment goes to the end of the line.
+		s.opened = d.lastG
+		if !dr.blind || dr.lossy {
+			dr.giveUpOrphans()
+		}
+		if unread {
+			s.putOff()
+		}
+	}
 	if !dr.own {
 		d.returnSummary(s.band, dr.sum)
 	}
@@ -136,32 +150,54 @@ func (dr *drain) finish() {
 	}
 	dr.next = m.spare
 	m.spare = dr
-	if d.valid[s.idx] == 0 {
-		if s.band {
-			d.stats.Relocated++
-		} else {
-			d.stats.Compacted++
-		}
-	} else {
-		// Moves failed again and again. The segment goes to the end of the line.
-		s.opened = d.lastG
-		if dr.badReads == 0 {
-			d.orphans(s, m)
-		}
-	}
 	d.noteIfEmpty(s)
 }
 
-// orphans reports blocks that are mapped to a segment whose P2L does not know
-// them: their content cannot be checked, so it is given up.
-func (d *Device) orphans(s *segment, m *mover) {
-	if d.health != HealthOK || m.blocked || m.failed > 0 {
+// What cannot be read may come back: a cable, a path, a device that resets
+// itself. So a segment with such blocks is tried again after a while, longer
+// each time, and blocks are given up only after maxPasses drains that failed,
+// and only when the device answered other reads meanwhile.
+
+// mayLose says whether the next drain may give up what it cannot read.
+func (s *segment) mayLose() bool { return s.unreadable >= maxPasses && s.dev.goodReads > s.goodReads }
+
+// putOff books a drain that met blocks that cannot be read.
+func (s *segment) putOff() {
+	s.d.retryLater()
+	s.goodReads = s.dev.goodReads
+	s.retryAt = s.d.th.Now() + int64(retryPeriod)<<min(s.unreadable, maxPutOff)
+	if s.unreadable < maxPutOff {
+		s.unreadable++
+	}
+}
+
+// maxPutOff bounds the wait between two drains: 50 ms << 12 are 200 s.
+const maxPutOff = 12
+
+// drainable says whether a full segment may be drained now.
+func (s *segment) drainable() bool {
+	if s.state != segFull || s.draining || s.unacked != 0 {
+		return false
+	}
+	if s.unreadable > 0 && s.d.th.Now() < s.retryAt {
+		s.d.retryLater() // somebody has to look again
+		return false
+	}
+	return true
+}
+
+// giveUpOrphans reports blocks that are mapped to a segment whose P2L does not
+// know them: their content cannot be checked, so it is given up. What the P2L
+// describes is still there, only moving it failed.
+func (dr *drain) giveUpOrphans() {
+	d, s := dr.m.d, dr.seg
+	if d.health != HealthOK || dr.m.blocked {
 		return
 	}
 	lost := uint64(0)
 	for lba := range d.lay.LBAs {
 		a := d.table.Get(lba)
-		if a < s.addr || a >= s.addr+l2p.Addr(s.body) {
+		if a < s.addr || a >= s.addr+l2p.Addr(s.body) || dr.sum.LBAAt(uint32(a-s.addr)) == lba {
 			continue
 		}
 		d.lose(lba, a)

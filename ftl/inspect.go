@@ -35,11 +35,12 @@ func (d *Device) Segments() []SegmentInfo {
 // unmapped or lost.
 func (d *Device) Locate(lba uint64) (kind string, id, slot uint32, state string) {
 	a := d.table.Get(lba)
-	switch {
-	case a == l2p.Unmapped:
+	switch a {
+	case l2p.Unmapped:
 		return "", 0, 0, "unmapped"
-	case a == l2p.Lost:
+	case l2p.Lost:
 		return "", 0, 0, "lost"
+	default:
 	}
 	idx, slot := d.segOf(a)
 	s := &d.segs[idx]

@@ -173,6 +173,16 @@ func (m *mover) readyDrain() *drain {
 	return nil
 }
 
+// stalled says whether nothing of the mover is under way but what waits for
+// room.
+func (m *mover) stalled() bool {
+	n := 0
+	for op := m.waiting; op != nil; op = op.next {
+		n++
+	}
+	return !m.blocked && n == m.under
+}
+
 // rests says whether the mover has nothing to do. On a device that takes no
 // writes its drains stay where they are.
 func (m *mover) rests() bool {
@@ -232,12 +242,12 @@ func (op *moveOp) unpin() {
 // read fetches the entries of op, one device read for each run of slots.
 func (op *moveOp) read() {
 	op.at, op.wait = 0, 1
+	clear(op.tries[:op.n])
 	for i := 0; i < op.n; {
 		j := i + 1
 		for j < op.n && op.ents[j].slot == op.ents[j-1].slot+1 {
 			j++
 		}
-		op.tries[i] = 0
 		op.readRun(i, j)
 		i = j
 	}
@@ -335,6 +345,9 @@ func (op *moveOp) enqueue() {
 	}
 	m.waitTail = op
 	m.writeWaiting()
+	if m.waiting != nil {
+		m.d.checkStuck()
+	}
 }
 
 // resume goes on after the stream got a segment.

@@ -47,13 +47,11 @@ type redoState struct {
 	scans  []*redoScan
 	maxD   uint64
 	maxG   uint64
-	err    error
 	next   int // record to apply
 	pos    int // trim records of full chunks to fetch
 	fetch  []redoFetch
 	gaps   uint64 // numbers that rot took
 	rotten uint64 // records with bad blocks that were applied
-	closes int
 }
 
 // redoScan looks at one segment.
@@ -97,6 +95,7 @@ func (d *Device) loadDescriptors() error {
 			return fmt.Errorf("%s %d: descriptor says %d of %d slots: %w", s.kindName(), s.id, s.next, s.body, unix.EINVAL)
 		}
 		switch ds.State {
+		case record.StateFree:
 		case record.StateOpen:
 			s.setState(segClosing)
 			s.closing = closeHeld
@@ -496,6 +495,7 @@ func (rs *redoState) applyOne(r *redoRec) {
 				d.unmap(t.lba, t.n)
 			}
 		}
+	default: // a void only stands for numbers
 	}
 }
 

@@ -95,7 +95,7 @@ func (q *queue) push(r *Request) {
 	q.n++
 }
 
-func (q *queue) pop() *Request {
+func (q *queue) pop() {
 	r := q.head
 	q.head = r.next
 	if q.head == nil {
@@ -103,7 +103,6 @@ func (q *queue) pop() *Request {
 	}
 	r.next = nil
 	q.n--
-	return r
 }
 
 // take empties the queue and returns its head.
@@ -202,6 +201,7 @@ func serveUser(arg any) {
 	d.userAwake = false
 	d.lastActive = d.th.Now()
 	d.pack()
+	d.checkStuck()
 	d.startReads()
 	d.startFlush()
 }
@@ -231,6 +231,7 @@ func (d *Device) countUserError(r *Request) {
 		d.stats.User.Read.ErrorsMedia++
 	case OpWrite, OpTrim:
 		d.stats.User.Write.ErrorsMedia++
+	case OpFlush:
 	}
 }
 

@@ -232,6 +232,7 @@ func markEntry(r *scanRecord) record.Entry {
 		return record.Entry{LBA: record.MarkVoid, U: r.u, Sum: r.u + uint64(r.n) - 1}
 	case record.KindPad:
 		return record.Entry{LBA: record.MarkPad, U: r.d, Sum: r.g}
+	default:
 	}
 	return record.Entry{LBA: markOf(r.kind), U: r.u, Sum: r.g}
 }

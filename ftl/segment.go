@@ -97,7 +97,13 @@ type segment struct {
 
 	sum       record.Summary // in memory from opening until FULL is durable
 	summaryOK bool           // the summary on media can be trusted
-	faults    uint8          // failed writes
+	faults    uint8          // uses in a row in which a write failed
+	hurt      bool           // a write failed in this use
+	// Drains in a row that met blocks that cannot be read, when the next may
+	// begin, and the device's reads that had succeeded by then.
+	unreadable uint8
+	retryAt    int64
+	goodReads  uint64
 	draining  bool
 	recovered bool   // being closed after a recovery
 	emptiedAt uint64 // checkpoint attempts started when it became empty
@@ -249,7 +255,7 @@ func (s *segment) writeFailed(err error) {
 		return
 	}
 	if s.state == segOpen {
-		s.faults++
+		s.hurt = true
 		s.d.log.Warn("write failed, segment sealed", "kind", s.kindName(), "id", s.id, "err", err)
 		s.setState(segClosing)
 	}

@@ -52,7 +52,7 @@ func (d *Device) openTable(takeOver bool) {
 			d.newShm(shmHeader + size)
 		}
 	}
-	mem := d.tabMem
+	var mem []byte
 	if d.shm != nil {
 		mem = d.shm.shm.Bytes()[shmHeader : shmHeader+size]
 	} else {

@@ -17,18 +17,16 @@ import (
 
 // lifecycle is what starting and stopping need.
 type lifecycle struct {
-	proc     *mngt.Process[*Device]
-	choice   *superblock.Choice
-	started  func(d *Device, err error)
-	stopped  func(err error)
-	fast     bool
-	stopErr  error
-	history  []mngt.StepRecord
-	blank    bool
-	onDrain  func(d *Device)
-	onQuiet  func(d *Device)
-	zeroes   devIO
-	openDone bool
+	proc    *mngt.Process[*Device]
+	choice  *superblock.Choice
+	started func(d *Device, err error)
+	stopped func(err error)
+	fast    bool
+	stopErr error
+	history []mngt.StepRecord
+	onDrain func(d *Device)
+	onQuiet func(d *Device)
+	zeroes  devIO
 }
 
 type (
@@ -225,7 +223,15 @@ func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, _ []bdev.MediaExtent) {
 			v.removed = true
 		}
 	}
-	d.fail(HealthReadOnly, "device "+b.Name()+" was removed", unix.ENODEV)
+	d.deviceRemoved(b.Name())
+}
+
+// deviceRemoved stops writing; without both devices nothing can be served.
+func (d *Device) deviceRemoved(name string) {
+	d.fail(HealthReadOnly, "device "+name+" was removed", unix.ENODEV)
+	if d.cache.removed && d.base.removed {
+		d.fail(HealthFaulted, "both devices were removed", unix.ENODEV)
+	}
 }
 
 func stepCloseDevices(p *process) {

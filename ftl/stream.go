@@ -62,9 +62,6 @@ func (t *stream) openNext() {
 	d.open(s, t)
 }
 
-// waiting says whether the stream has no segment to append to.
-func (t *stream) waiting() bool { return t.cur == nil }
-
 // mayOpen says whether the stream may take a free segment now.
 func (d *Device) mayOpen(t *stream) bool {
 	if d.health != HealthOK {
@@ -116,7 +113,7 @@ func (d *Device) open(s *segment, t *stream) {
 	s.inc = d.sb.Inc
 	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
 	s.opened = d.lastG
-	s.broken, s.summaryOK, s.draining = false, false, false
+	s.broken, s.summaryOK, s.draining, s.hurt, s.unreadable = false, false, false, false, 0
 	s.sum = d.takeSummary(s.band)
 	s.owner = t
 	d.putDescriptor(s, record.StateOpen)
@@ -266,11 +263,10 @@ func (s *segment) closed(err error) {
 	d := s.d
 	s.closing = closeNone
 	if err != nil {
-		if !isNoSpace(err) {
-			s.faults++
-		}
+		s.hurt = s.hurt || !isNoSpace(err)
 		d.log.Warn("summary not written; kept in memory", "kind", s.kindName(), "id", s.id, "err", err)
 	}
+	s.countFaults()
 	s.setState(segFull)
 	if s.summaryOK {
 		d.cacheSums(s)
@@ -282,6 +278,16 @@ func (s *segment) closed(err error) {
 	}
 	d.noteIfEmpty(s)
 	d.wake()
+}
+
+// countFaults books whether a write failed in the use that ends.
+func (s *segment) countFaults() {
+	switch {
+	case !s.hurt:
+		s.faults = 0
+	case s.faults < maxSegmentFaults:
+		s.faults++
+	}
 }
 
 // cacheSums moves the checksums of a segment that was just written to the
@@ -362,7 +368,7 @@ func (d *Device) freeIfUnpinned(s *segment) {
 		return
 	}
 	s.freeable = false
-	if s.faults >= maxSegmentFaults {
+	if s.faults >= maxSegmentFaults && d.mayRetire(s.band) {
 		s.setState(segBad)
 		d.log.Warn("segment retired after repeated errors", "kind", s.kindName(), "id", s.id)
 		return
@@ -370,6 +376,18 @@ func (d *Device) freeIfUnpinned(s *segment) {
 	s.setState(segFree)
 	d.freeList(s.band).push(s.idx)
 	d.wake()
+}
+
+// mayRetire says whether the device can do without one more segment of the
+// kind: the promised capacity stays, and so does half of what is spare beyond
+// it. A device that fails everywhere is not helped by using less of it.
+func (d *Device) mayRetire(band bool) bool {
+	if !band {
+		return d.chunks[segBad] < int(d.lay.Chunks)/8
+	}
+	per := layout.DataBlocks(d.lay.BandBlocks)
+	need := int((d.lay.LBAs+per-1)/per) + layout.ReserveBands
+	return d.bands[segBad] < (int(d.lay.Bands)-need)/2
 }
 
 // unpin drops a read's hold on a segment.

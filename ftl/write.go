@@ -277,6 +277,7 @@ func (r *recordOp) write(s *segment) {
 		s.sum.Put(slot, record.Entry{LBA: record.MarkVoid, U: r.u, Sum: r.voidLast})
 	case record.KindPad:
 		s.sum.Put(slot, record.Entry{LBA: record.MarkPad, U: d.durableU, Sum: g})
+	default:
 	}
 	h.Seal(r.hdr)
 	if r.kind != record.KindData {
@@ -320,6 +321,7 @@ func markOf(k record.Kind) uint64 {
 		return record.MarkPad
 	case record.KindVoid:
 		return record.MarkVoid
+	default:
 	}
 	return record.MarkHeader
 }
@@ -399,6 +401,7 @@ func (d *Device) switchRecord(r *recordOp) {
 	case record.KindVoid:
 		d.setAcked(r.voidLast)
 		l.voidActive, l.voidFrom, l.voidErr = false, 0, nil
+	default:
 	}
 	if r.kind != record.KindVoid {
 		d.setAcked(r.u)
