@@ -58,8 +58,10 @@ func (s *sweep) workForked(batch int) {
 // child runs seeds i to i+n-1 in a process of its own.
 func (s *sweep) child(i, n int64) bool {
 	file := filepath.Join(s.t.TempDir(), fmt.Sprintf("counters-%d", i))
-	args := []string{"-test.run=^" + s.t.Name() + "$", fmt.Sprintf("-seed=%d", s.first+uint64(i)), fmt.Sprintf("-seeds=%d", n),
-		fmt.Sprintf("-failures=%d", *flagFails)}
+	args := []string{
+		"-test.run=^" + s.t.Name() + "$", fmt.Sprintf("-seed=%d", s.first+uint64(i)), fmt.Sprintf("-seeds=%d", n),
+		fmt.Sprintf("-failures=%d", *flagFails),
+	}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
