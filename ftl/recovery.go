@@ -482,6 +482,14 @@ func (rs *redoState) applyOne(r *redoRec) {
 		if sum == nil {
 			sum = rs.sums[r.seg]
 		}
+		// Only loads: the cache misses of a record's entries overlap.
+		var touch l2p.Addr
+		for i := range r.n {
+			if lba := sum.LBAAt(r.slot + i); lba < d.lay.LBAs {
+				touch |= d.table.Get(lba)
+			}
+		}
+		d.touched = touch
 		for i := range r.n {
 			lba := sum.LBAAt(r.slot + i)
 			if lba >= d.lay.LBAs {
