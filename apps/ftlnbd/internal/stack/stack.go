@@ -54,8 +54,25 @@ type Stack struct {
 	pool    *iobuf.Pool
 }
 
+// A killed process holds its files until the kernel is through with its last
+// requests, a moment after its end: that is waited for, because what such a
+// request still writes must not reach a device that was already recovered.
+const (
+	busyLimit = 2 * time.Second
+	busyRetry = 20 * time.Millisecond
+)
+
 // Open builds the stack up to the FTL.
 func Open(o Options) (*Stack, error) {
+	for began := time.Now(); ; time.Sleep(busyRetry) {
+		s, err := open(o)
+		if err == nil || !IsBusy(err) || time.Since(began) > busyLimit {
+			return s, err
+		}
+	}
+}
+
+func open(o Options) (*Stack, error) {
 	s := &Stack{o: o, System: thread.NewSystem()}
 	var err error
 	if s.Specs, err = o.Place.Resolve(o.Create); err != nil {
