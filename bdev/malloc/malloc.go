@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/internal/memcopy"
 	"goftl/iobuf"
 	"goftl/thread"
 )
@@ -27,7 +28,12 @@ type Options struct {
 type Driver struct {
 	info     bdev.Info
 	data, md []byte
+	past     bool // too large for caches: writes go past them
 }
+
+// pastCaches is the size from which on a device is taken for larger than what
+// the caches of a processor keep.
+const pastCaches = 512 << 20
 
 // New maps the memory of a device.
 func New(o Options) (*Driver, error) {
@@ -43,6 +49,7 @@ func New(o Options) (*Driver, error) {
 		Ops: bdev.Ops(bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpReset,
 			bdev.OpAbort, bdev.OpCompare, bdev.OpCopy),
 	}}
+	d.past = o.Blocks*per >= pastCaches
 	d.data = iobuf.Alloc(int(o.Blocks * per))
 	if d.data == nil {
 		return nil, fmt.Errorf("malloc %s: map %d bytes: %w", o.Name, o.Blocks*per, unix.ENOMEM)
@@ -154,12 +161,26 @@ func (c *channel) read(io *bdev.IO) {
 
 func (c *channel) write(io *bdev.IO) {
 	dst := c.blocks(io.LBA, io.Count)
+	if c.d.past {
+		c.writePast(io, dst)
+		return
+	}
 	for _, b := range io.Bufs {
 		dst = dst[copy(dst, b):]
 	}
 	if io.MD != nil {
 		copy(c.metadata(io.LBA, io.Count), io.MD)
 	}
+}
+
+func (c *channel) writePast(io *bdev.IO, dst []byte) {
+	for _, b := range io.Bufs {
+		dst = dst[memcopy.Past(dst, b):]
+	}
+	if io.MD != nil {
+		memcopy.Past(c.metadata(io.LBA, io.Count), io.MD)
+	}
+	memcopy.Fence()
 }
 
 func (c *channel) compare(io *bdev.IO) error {

@@ -1,6 +1,7 @@
 package malloc_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -47,6 +48,33 @@ func TestSizesThatCannotBe(t *testing.T) {
 	for _, o := range []malloc.Options{{Blocks: 0}, {Blocks: 1 << 60}, {Blocks: 1 << 62, BlockSize: 512, MDSize: 4096}} {
 		if _, err := malloc.New(o); !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOMEM) {
 			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
+func TestLargeDevicesReturnWhatWasWritten(t *testing.T) {
+	e := devtest.New(t)
+	const blocks = 512 << 20 / 4096 // from here on writes go past the caches
+	e.Malloc("m", blocks, 24)
+	_, ch := e.Open("m", e.Main)
+	pattern := func(n int, seed byte) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(i>>8) ^ byte(i)*5 ^ seed
+		}
+		return b
+	}
+	for i, lba := range []uint64{0, 1, 777, blocks - 7} {
+		data, md := pattern(7*4096, byte(i)), pattern(7*24, byte(i))
+		bufs := [][]byte{data[:100], data[100:8192], data[8192:]}
+		io := e.Do(func(d bdev.DoneFunc, x any) error { return ch.Writev(bufs, md, lba, 7, d, x) })
+		if io.Err != nil {
+			t.Fatal(io.Err)
+		}
+		back, backMD := make([]byte, len(data)), make([]byte, len(md))
+		io = e.Do(func(d bdev.DoneFunc, x any) error { return ch.Readv([][]byte{back}, backMD, lba, 7, d, x) })
+		if io.Err != nil || !bytes.Equal(back, data) || !bytes.Equal(backMD, md) {
+			t.Fatalf("block %d: not what was written (%v)", lba, io.Err)
 		}
 	}
 }
