@@ -11,20 +11,20 @@ import (
 // still valid to move ops. It holds the segment from selection to the last
 // switch (Rule 8).
 type drain struct {
-	m         *mover
-	seg       *segment
-	sum       record.Summary // borrowed from the device's pool, or the segment's own
-	own       bool           // sum is the segment's own
-	slot      uint32         // next slot to look at
-	ops       int            // move ops under way
-	ready     bool           // sum holds the P2L
-	passes    int
-	lossy     bool // blocks that cannot be read are given up
-	blind     bool // the P2L could not be found to its end
-	badReads  int  // blocks that could not be read
-	io        devIO
-	scan      *segScan
-	next      *drain
+	m        *mover
+	seg      *segment
+	sum      record.Summary // borrowed from the device's pool, or the segment's own
+	own      bool           // sum is the segment's own
+	slot     uint32         // next slot to look at
+	ops      int            // move ops under way
+	ready    bool           // sum holds the P2L
+	passes   int
+	lossy    bool // blocks that cannot be read are given up
+	blind    bool // the P2L could not be found to its end
+	badReads int  // blocks that could not be read
+	io       devIO
+	scan     *segScan
+	next     *drain
 }
 
 // startDrain takes a full segment out of the game until it is empty.

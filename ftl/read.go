@@ -45,7 +45,8 @@ type readOp struct {
 	slow  int // block of the run that the slow path reads; -1 on the fast path
 	tries int
 	found uint64 // checksum that the slow path found in a record header
-	known bool   // found holds one
+	known bool   // found holds one, for address at
+	at    l2p.Addr
 	next  *readOp
 }
 
@@ -321,15 +322,13 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 	switch {
 	case op.slow >= 0 && op.known:
 		want = op.found
-	case s.vss():
-		var l uint64
-		l, want = record.MetaSum(op.md[i*int(d.cache.info.MDSize):])
-		if l != lba {
-			return false, true
-		}
+	case s.vss() && op.metaFits(i, block, lba):
+		return true, true
+	case s.vss() && (op.slow < 0 || op.tries == 0):
+		return false, true
 	case s.sum != nil:
 		want = s.sum.SumAt(slot)
-	default:
+	default: // of a chunk whose metadata does not fit too: the summary knows better
 		blk := slot / record.SummaryEntries
 		if line := d.sums.find(sumKey(s, blk)); line != nil {
 			want = line[slot-blk*record.SummaryEntries]
@@ -341,4 +340,10 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 		}
 	}
 	return record.DataSum(block, lba) == want, true
+}
+
+// metaFits compares block i of the run with the metadata that came with it.
+func (op *readOp) metaFits(i int, block []byte, lba uint64) bool {
+	l, sum := record.MetaSum(op.md[i*int(op.d.cache.info.MDSize):])
+	return l == lba && record.DataSum(block, lba) == sum
 }

@@ -47,12 +47,13 @@ func (op *readOp) readSlow(lba uint64, a l2p.Addr) {
 	op.lba, op.slot, op.seg, op.n = lba, slot, s, 1
 	s.pins++
 	op.err, op.serr, op.sn, op.wait = nil, nil, 0, 1
+	op.known = op.known && op.at == a // not if it was moved meanwhile
 	var md []byte
-	switch {
-	case s.vss():
+	if s.vss() {
 		md = op.md[:d.cache.info.MDSize]
-	case d.cfg.NoVerify || s.sum != nil || op.known:
-	default:
+	}
+	// On a chunk with metadata the summary is asked when that does not fit.
+	if !d.cfg.NoVerify && s.sum == nil && !op.known && (!s.vss() || op.tries > 0) {
 		op.readSums(slot/record.SummaryEntries, 1)
 	}
 	op.io.prepareOne(s.dev, bdev.OpRead, op.bufs[op.slow], s.off+uint64(slot), SourceUser)
@@ -65,7 +66,7 @@ func (op *readOp) slowArrived() {
 	d := op.d
 	ok := op.err == nil
 	if ok && !d.cfg.NoVerify {
-		known := op.serr == nil
+		known := op.serr == nil || op.seg.vss()
 		if ok = known; ok {
 			ok, known = op.verify(0, op.bufs[op.slow])
 		}
@@ -81,7 +82,7 @@ func (op *readOp) slowArrived() {
 	}
 	op.tries++
 	if op.tries < readTries {
-		if op.err == nil && op.serr != nil {
+		if op.err == nil && op.serr != nil && !op.seg.vss() {
 			op.searchHeader() // keeps the pin
 			return
 		}
@@ -133,6 +134,7 @@ func headerArrived(x *devIO, err error) {
 	buf := x.one[0]
 	if err == nil {
 		op.found, op.known = op.seg.findSum(buf, op.slot, op.lba)
+		op.at = op.seg.addr + l2p.Addr(op.slot)
 	}
 	iobuf.Free(buf)
 	op.d.unpin(op.seg)

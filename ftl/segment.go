@@ -104,9 +104,9 @@ type segment struct {
 	unreadable uint8
 	retryAt    int64
 	goodReads  uint64
-	draining  bool
-	recovered bool   // being closed after a recovery
-	emptiedAt uint64 // checkpoint attempts started when it became empty
+	draining   bool
+	recovered  bool   // being closed after a recovery
+	emptiedAt  uint64 // checkpoint attempts started when it became empty
 
 	entry    md.EntryOp
 	io       devIO

@@ -1,0 +1,112 @@
+package ftl
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/bdev/errinj"
+	"goftl/ftl/layout"
+)
+
+var (
+	writeOps = bdev.Ops(bdev.OpWrite)
+	readOps  = bdev.Ops(bdev.OpRead)
+	flushOps = bdev.Ops(bdev.OpFlush)
+)
+
+// chunksOf is the range of the cache's blocks that hold records.
+func (b *bed) chunksOf() (from, to uint64) {
+	r := b.region(layout.RegionChunks)
+	return r.Offset, r.End()
+}
+
+// TestTransientLogWriteErrors has a part of the log's writes fail: the records
+// go elsewhere, users see success, and a crash finds them.
+func TestTransientLogWriteErrors(t *testing.T) {
+	g := mini
+	g.lag = 30 * time.Microsecond
+	eachKind(t, g, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		from, to := b.chunksOf()
+		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: writeOps, From: from, To: to, Prob: 0.15, Seed: 7})
+		b.crashEvery(30)
+		for range 4 {
+			require.Empty(t, b.churn(90, 8, 16))
+			b.trims(b.rnd.Uint64N(b.d.Blocks()-40), 40)
+		}
+		require.NotZero(t, b.stats().Rehomed)
+		b.health(HealthOK)
+		b.good()
+		b.heal()
+		b.settleAll()
+		b.restart()
+		b.good()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestStickyLogWriteErrors has a range of the cache refuse writes for ever.
+func TestStickyLogWriteErrors(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		from, _ := b.chunksOf()
+		// Half of chunk 1, and one block of chunk 3.
+		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: writeOps, From: from + 48, To: from + 64})
+		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: writeOps, From: from + 100, To: from + 101})
+		for range 10 {
+			require.Empty(t, b.churn(150, 8, 8))
+			b.crashed()
+		}
+		b.health(HealthOK)
+		require.NotZero(t, b.stats().Rehomed)
+		b.good()
+		b.settleAll()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestLogThatCannotBeWritten: every write of records fails. The device turns
+// read-only, says so, serves reads, stops, and is right after a restart.
+func TestLogThatCannotBeWritten(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(300)
+		from, to := b.chunksOf()
+		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: writeOps, From: from, To: to})
+		var heard Health
+		b.d.cfg.OnHealth = func(h Health, _ error) { heard = h }
+		failed := b.churn(20, 8, 8)
+		require.NotEmpty(t, failed)
+		for e := range failed {
+			require.True(t, e == unix.EIO || e == unix.EROFS, "%v", e)
+		}
+		require.Equal(t, HealthReadOnly, heard)
+		require.Error(t, b.health(HealthReadOnly))
+		require.Equal(t, unix.EROFS, b.do(OpWrite, 0, 1))
+		require.Equal(t, unix.EROFS, b.do(OpTrim, 0, 1))
+		b.good()
+		b.crashed()
+		require.NoError(t, b.halted(false))
+		b.heal()
+		b.load()
+		b.health(HealthOK)
+		b.verify(true)
+		b.check()
+		b.stop(false)
+	})
+}

@@ -1,0 +1,176 @@
+package ftl
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev/errinj"
+)
+
+// onlyErr requires that some requests failed, all of them with want.
+func onlyErr(t *testing.T, failed map[error]int, want error) {
+	t.Helper()
+	require.NotEmpty(t, failed)
+	for e, n := range failed {
+		require.Equal(t, want, e, "%d requests", n)
+	}
+}
+
+// TestNoSpaceOnCache: the file system under the cache is full. Users get
+// ENOSPC and the old content; after space was made writing goes on. A crash at
+// any moment, before and after, is survived.
+func TestNoSpaceOnCache(t *testing.T) {
+	g := mini
+	g.lag = 30 * time.Microsecond
+	eachKind(t, g, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(200)
+		from, to := b.chunksOf()
+		for round := range 3 {
+			b.crashEvery(10)
+			full := b.fault(onCache, errinj.Rule{
+				Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to, Prob: []float64{1, 0.5, 0.3}[round],
+			})
+			onlyErr(t, b.churn(40, 8, 8), unix.ENOSPC)
+			b.health(HealthOK)
+			b.good()
+			full.Remove()
+			// The void record is written with the next request that comes after a while.
+			b.pass(100 * time.Millisecond)
+			require.Empty(t, b.churn(40, 8, 8))
+			b.good()
+			b.sync()
+			b.crashed()
+		}
+		require.NotZero(t, b.stats().Voided)
+		b.settleAll()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestNoSpaceThenStop: the cache is full when the device is stopped, clean or
+// fast, and when it is loaded again.
+func TestNoSpaceThenStop(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		for _, fast := range []bool{false, true} {
+			b := newBed(t, g)
+			b.create()
+			b.fillTo(100)
+			from, to := b.chunksOf()
+			b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to})
+			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
+			b.pass(100 * time.Millisecond)
+			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
+			require.NoError(t, b.halted(fast))
+			b.load()
+			b.health(HealthOK)
+			b.verify(true)
+			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
+			b.heal()
+			b.pass(100 * time.Millisecond)
+			require.Empty(t, b.churn(20, 8, 8))
+			b.verify(true)
+			b.settleAll()
+			b.check()
+			b.stop(false)
+		}
+	})
+}
+
+// TestNoSpaceForEverything: the whole cache device refuses writes, metadata
+// included, long enough for many attempts.
+func TestNoSpaceForEverything(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(400)
+		full := b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.cache})
+		for range 8 {
+			onlyErr(t, b.churn(10, 8, 8), unix.ENOSPC)
+			b.pass(300 * time.Millisecond)
+		}
+		b.health(HealthOK)
+		b.good()
+		b.crashed()
+		full.Remove()
+		b.pass(200 * time.Millisecond)
+		require.Empty(t, b.churn(300, 8, 8))
+		b.good()
+		b.settleAll()
+		b.crashed()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestNoSpaceOnBase: the file system under the base is full for long. The cache
+// fills, users get ENOSPC, reads are right, and after space was made
+// everything goes on.
+func TestNoSpaceOnBase(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(300)
+		full := b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.base})
+		failed := b.churn(600, 8, 8)
+		onlyErr(t, failed, unix.ENOSPC)
+		for range 20 {
+			b.pass(200 * time.Millisecond)
+			onlyErr(t, b.churn(5, 4, 2), unix.ENOSPC)
+		}
+		b.health(HealthOK)
+		require.Zero(t, b.stats().Lost)
+		b.good()
+		b.crashed()
+		full.Remove()
+		b.pass(200 * time.Millisecond)
+		require.Empty(t, b.churn(600, 8, 8))
+		b.good()
+		b.settleAll()
+		require.Zero(t, b.stats().Lost)
+		b.crashed()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestNoSpaceOnBaseThenStop: a device whose moves wait for space stops.
+func TestNoSpaceOnBaseThenStop(t *testing.T) {
+	g := mini
+	g.lag = 300 * time.Microsecond
+	eachKind(t, g, func(t *testing.T, g geometry) {
+		for _, fast := range []bool{false, true} {
+			b := newBed(t, g)
+			b.create()
+			b.fillTo(300)
+			b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.base})
+			onlyErr(t, b.churn(600, 8, 8), unix.ENOSPC)
+			b.pass(70 * time.Millisecond)
+			require.NoError(t, b.halted(fast))
+			b.load()
+			b.health(HealthOK)
+			b.verify(true)
+			b.heal()
+			b.pass(200 * time.Millisecond)
+			require.Empty(t, b.churn(300, 8, 8))
+			b.settleAll()
+			b.verify(true)
+			b.check()
+			b.stop(false)
+		}
+	})
+}

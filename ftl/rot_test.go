@@ -1,0 +1,243 @@
+package ftl
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev/errinj"
+)
+
+// damage makes one block of a device unreadable, in one of the ways that
+// blocks go bad.
+type damage struct {
+	name string
+	do   func(b *bed, dev int, block uint64)
+}
+
+func damages(md uint32) []damage {
+	d := []damage{
+		{"bit rot", func(b *bed, dev int, block uint64) { b.rot(dev, block) }},
+		{"read error", func(b *bed, dev int, block uint64) {
+			b.rule(dev, errinj.Rule{Action: errinj.Fail, Ops: readOps, From: block, To: block + 1})
+		}},
+	}
+	if md != 0 {
+		d = append(d, damage{"metadata rot", func(b *bed, dev int, block uint64) {
+			if dev == onCache {
+				b.rotMD(dev, block)
+			} else {
+				b.rot(dev, block)
+			}
+		}})
+	}
+	return d
+}
+
+// isData says whether lba lies on a device.
+func (b *bed) findOn(dev int, from uint64) uint64 {
+	b.t.Helper()
+	for lba := from; lba < b.d.Blocks(); lba++ {
+		if b.d.table.Get(lba) < 2 {
+			continue
+		}
+		if on, _, _, _ := b.place(lba); on == dev {
+			return lba
+		}
+	}
+	require.FailNow(b.t, "no block lies there")
+	return 0
+}
+
+// TestBadBlocks has single blocks of chunks and bands go bad: exactly their
+// reads fail, neighbours of the same request position are right.
+func TestBadBlocks(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		for _, dm := range damages(g.md) {
+			for dev, where := range []string{"chunk", "band"} {
+				t.Run(dm.name+" in a "+where, func(t *testing.T) {
+					b := newBed(t, g)
+					b.create()
+					b.fillTo(600)
+					b.settleAll()
+					b.d.cfg.Limits.CompactPct = 1
+					b.d.lim.compactKeep = 0 // nothing is moved while the test looks
+					lba := uint64(5)
+					for range 2 {
+						lba = b.findOn(dev, lba+11)
+						_, block, _, _ := b.place(lba)
+						dm.do(b, dev, block)
+						b.lost[lba] = true
+					}
+					if dm.name == "metadata rot" && dev == onCache {
+						// The checksums of the summary stand in.
+						b.lost = map[uint64]bool{}
+						b.good()
+						b.restart()
+						b.good()
+						b.end()
+						return
+					}
+					bad := b.verify(false)
+					require.Len(t, bad, 2)
+					b.health(HealthOK)
+					s := b.stats()
+					if dm.name == "bit rot" {
+						c := &s.Cache
+						if dev == onBase {
+							c = &s.Base
+						}
+						require.NotZero(t, c[SourceUser].Read.ErrorsCRC)
+					}
+					require.NotZero(t, s.User.Read.ErrorsMedia)
+					// A request over a bad block fails, those beside it do not.
+					require.Equal(t, unix.EIO, b.do(OpRead, bad[0]-2, 5))
+					require.NoError(t, b.do(OpRead, bad[0]-2, 2))
+					require.NoError(t, b.do(OpRead, bad[0]+1, 2))
+					// After a crash an older copy may stand in the log still.
+					b.lost, b.gone = b.gone, b.lost
+					b.restart()
+					require.Subset(t, bad, b.verify(false))
+					// Writing heals it.
+					for _, lba := range bad {
+						b.put(lba, 1)
+					}
+					b.good()
+					b.end()
+				})
+			}
+		}
+	})
+}
+
+// TestBadBlocksAreLostByMoves: what compaction and relocation cannot read is
+// reported as lost after some time, everything else is moved.
+func TestBadBlocksAreLostByMoves(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		for _, dm := range damages(0) {
+			t.Run(dm.name, func(t *testing.T) {
+				b := newBed(t, g)
+				b.create()
+				b.fill()
+				b.settleAll()
+				want := uint64(0)
+				for _, dev := range []int{onCache, onBase} {
+					lba := b.findOn(dev, 20)
+					_, block, _, _ := b.place(lba)
+					dm.do(b, dev, block)
+					b.lost[lba] = true
+					want++
+				}
+				// Write around the bad blocks until all of it was moved.
+				for i := 0; b.stats().Lost < want; i++ {
+					require.Less(t, i, 4000, "the bad blocks are not moved: %v", b.state())
+					lba := b.rnd.Uint64N(b.d.Blocks() - 4)
+					if b.lost[lba] || b.lost[lba+1] || b.lost[lba+2] || b.lost[lba+3] {
+						continue
+					}
+					b.put(lba, 4)
+					if i%40 == 0 {
+						b.pass(100 * time.Millisecond)
+					}
+				}
+				b.heal()
+				require.Len(t, b.verify(false), int(want))
+				require.Equal(t, want, b.stats().Lost)
+				b.health(HealthOK)
+				b.settleAll()
+				b.stop(false)
+				b.load()
+				bad := b.verify(false)
+				require.Len(t, bad, int(want), "still lost")
+				for _, lba := range bad {
+					b.put(lba, 1)
+				}
+				b.good()
+				b.check()
+				b.stop(false)
+			})
+		}
+	})
+}
+
+// TestPassingReadErrors: a device that fails every read for half a second
+// costs nothing for ever.
+func TestPassingReadErrors(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fill()
+		b.settleAll()
+		rules := []*errinj.Active{
+			b.rule(onCache, errinj.Rule{Action: errinj.Fail, Ops: readOps}),
+			b.rule(onBase, errinj.Rule{Action: errinj.Fail, Ops: readOps}),
+		}
+		for range 100 { // some go through while the log has room
+			c := b.submit(OpWrite, b.rnd.Uint64N(b.d.Blocks()-4), 4, false)
+			b.pass(5 * time.Millisecond)
+			if !c.done {
+				break
+			}
+		}
+		for _, r := range rules {
+			r.Remove()
+		}
+		b.drainAll()
+		require.Zero(t, b.stats().Lost)
+		b.good()
+		b.settleAll()
+		b.good()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	})
+}
+
+// TestRottenSummaries: without a summary, reads find checksums in the headers
+// of records, drains scan, and a load does too.
+func TestRottenSummaries(t *testing.T) {
+	g := mini
+	g.chunk, g.band = 256, 256 // two blocks of summary each
+	g.cache, g.base = 256*20+128, 256*21
+	eachKind(t, g, func(t *testing.T, g geometry) {
+		for _, dm := range damages(0) {
+			t.Run(dm.name, func(t *testing.T) {
+				b := newBed(t, g)
+				b.create()
+				b.fillTo(b.d.Blocks() / 2)
+				b.settleAll()
+				b.put(0, 100)
+				b.settleAll()
+				b.restart()
+				for i := range b.d.segs {
+					s := &b.d.segs[i]
+					if s.state != segFull {
+						continue
+					}
+					dev := onCache
+					if s.band {
+						dev = onBase
+					}
+					dm.do(b, dev, s.off+uint64(s.body)+uint64(i)%2)
+				}
+				b.good()
+				b.restart()
+				b.good()
+				require.Empty(t, b.churn(3000, 8, 8))
+				require.NotZero(t, b.stats().Compacted)
+				b.good()
+				b.settleAll()
+				require.Zero(t, b.stats().Lost)
+				b.heal()
+				b.stop(false)
+				b.load()
+				b.good()
+				b.stop(false)
+			})
+		}
+	})
+}
