@@ -82,12 +82,8 @@ type Config struct {
 	// ReadOnly loads without writing anything to the devices.
 	ReadOnly bool
 	// AcceptLoss lets a device take writes again although user records that
-	// were durable cannot be read.
+	// were durable, or pages of the mapping, cannot be read.
 	AcceptLoss bool
-	// RepairBlank loads although one of the devices is blank. Whatever it held
-	// is gone; without this a load refuses, because usually the wrong device
-	// was given.
-	RepairBlank bool
 	// NoVerify switches off the verification of data checksums on reads.
 	NoVerify bool
 	// ShmDir is where the mapping is kept in shared memory, so that a restart

@@ -74,6 +74,7 @@ type Device struct {
 	health       Health
 	failure      error
 	baseErr      error
+	flushBroken  error // a flush failed: nothing can be promised any more
 	descFailures int
 
 	// Life.

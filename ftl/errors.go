@@ -16,8 +16,9 @@ var (
 	ErrHalfBlank = fmt.Errorf("ftl: one of the devices is blank: %w", unix.EINVAL)
 	// ErrBusy: the device is stopping already.
 	ErrBusy = fmt.Errorf("ftl: the device is stopping: %w", unix.EBUSY)
-	// ErrLoss: durable records cannot be read; a person has to accept that.
-	ErrLoss = fmt.Errorf("ftl: durable user records cannot be read: %w", unix.EIO)
+	// ErrLoss: durable records or pages of the mapping cannot be read; a
+	// person has to accept that.
+	ErrLoss = fmt.Errorf("ftl: durable data cannot be read: %w", unix.EIO)
 
 	errChecksum   = fmt.Errorf("ftl: checksum mismatch: %w", unix.EIO)
 	errCheckpoint = fmt.Errorf("ftl: checkpoint numbers used up: %w", unix.EIO)

@@ -28,6 +28,16 @@ func (d *Device) startFlush() {
 	if f.under || (f.q.head == nil && !f.wantPadFlush) {
 		return
 	}
+	if d.flushBroken != nil {
+		f.wantPadFlush = false
+		for f.q.head != nil {
+			r := f.q.head
+			f.q.pop()
+			r.Err = flushError(d.flushBroken)
+			d.complete(r)
+		}
+		return
+	}
 	f.under = true
 	f.quiet = f.q.head == nil
 	f.wantPadFlush = false
@@ -41,9 +51,12 @@ func flushDone(x *devIO, err error) {
 	d := x.owner.(*Device)
 	f := &d.flusher
 	f.under = false
-	if err == nil {
+	switch {
+	case err == nil && d.flushBroken == nil:
 		d.durableU = max(d.durableU, f.upTo)
-	} else {
+	case err == nil:
+		err = d.flushBroken // another flush failed meanwhile
+	default:
 		d.flushFailed(&d.cache, err)
 	}
 	if !f.quiet && err == nil {
@@ -63,9 +76,10 @@ func flushDone(x *devIO, err error) {
 }
 
 // flushFailed ends the writing: what a device dropped when its flush failed is
-// unknown, and a later flush that succeeds says nothing about it. A restart
-// finds out what is there.
+// unknown, and a later flush that succeeds says nothing about it: from here on
+// every flush of a user fails. A restart finds out what is there.
 func (d *Device) flushFailed(v *dev, err error) {
+	d.flushBroken = err
 	d.fail(HealthReadOnly, v.kind.String()+" device "+v.name()+" cannot flush", err)
 }
 

@@ -313,8 +313,6 @@ func stepCreateOrLoad(p *process) {
 func (d *Device) refuseBlank(c *superblock.Choice) error {
 	v, other := &d.cache, &d.base
 	switch {
-	case d.cfg.RepairBlank:
-		return nil
 	case errors.Is(c.CacheErr, superblock.ErrBlank):
 	case errors.Is(c.BaseErr, superblock.ErrBlank):
 		v, other = other, v
@@ -503,8 +501,9 @@ func stepLoadCheckpoint(p *process) { enter(p).loadCheckpoint(next) }
 // a segment that could not be closed is scanned all the same.
 func stepRedo(p *process) { enter(p).redo(next) }
 
-// stepJudge stops a device from taking writes when durable records are gone,
-// until a person decides (Rule 17).
+// stepJudge stops a device from taking writes when durable records or pages of
+// the mapping are gone, until a person decides (Rules 12 and 17): writing would
+// free segments that may hold what is missing.
 func stepJudge(p *process) {
 	d := enter(p)
 	if d.cfg.ReadOnly {
@@ -512,13 +511,13 @@ func stepJudge(p *process) {
 		p.Next()
 		return
 	}
-	if d.redoGaps > 0 {
+	if d.redoGaps > 0 || d.rottenPages > 0 {
 		if !d.cfg.AcceptLoss {
-			d.fail(HealthReadOnly, "durable user records cannot be read; accept the loss to go on writing", ErrLoss)
+			d.fail(HealthReadOnly, "durable data cannot be read; accept the loss to go on writing", ErrLoss)
 			p.Next()
 			return
 		}
-		d.log.Warn("loss of durable user records accepted", "records", d.redoGaps)
+		d.log.Warn("loss of durable data accepted", "records", d.redoGaps, "pages", d.rottenPages)
 		d.sb.State |= superblock.StateDegraded
 	}
 	p.Next()

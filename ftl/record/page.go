@@ -67,8 +67,7 @@ func SplitDirEntry(e uint32) (k uint64, slot uint32) { return uint64(e >> 1), e 
 const MaxK = 1<<31 - 1
 
 // U32s views the entries of a page or directory block as 4-byte values. The
-// host is little endian, as the formats are (checked when the package loads
-// its tests); b must be 8-byte aligned.
+// host is little endian, as the formats are; b must be 8-byte aligned.
 func U32s(b []byte) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&b[PageHeaderSize])), PageBytes/4)
 }

@@ -4,8 +4,8 @@
 //
 // # Form
 //
-// Bytes [0, 4080) belong to this package, [4080, 4096) to the metadata object
-// that writes the block (ftl/md). Magic, checksum and version stand at places
+// Bytes [0, 4080) belong to this package; [4080, 4096), the trailer of metadata
+// blocks elsewhere, stay zero. Magic, checksum and version stand at places
 // that never change, so that every version recognises every other:
 //
 //	[0:8)   magic      [8:16)  XXH64 of [16:4080)     [16:20) version

@@ -187,17 +187,19 @@ func (a *app) runCheck() error {
 
 func (a *app) destroy() *cobra.Command {
 	var yes bool
+	var shm string
 	c := &cobra.Command{
 		Use: "destroy", Short: "Remove a device and everything on it, after asking", Args: noArgs,
 		Long: "destroy wipes both superblocks and, with --dir, removes the files. All data is gone.\nIt asks for the word yes first, unless --yes is given. A device that is being served\nis refused.",
-		RunE: func(*cobra.Command, []string) error { return a.runDestroy(yes) },
+		RunE: func(*cobra.Command, []string) error { return a.runDestroy(yes, shm) },
 	}
 	a.placeFlags(c, false)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().StringVar(&shm, "shm", "", "directory of shared memory, when serve was given one")
 	return c
 }
 
-func (a *app) runDestroy(yes bool) error {
+func (a *app) runDestroy(yes bool, shm string) error {
 	specs, err := a.place.Resolve(false)
 	half := errors.Is(err, stack.ErrHalf) && a.place.Dir != ""
 	if err != nil && !half {
@@ -215,7 +217,7 @@ func (a *app) runDestroy(yes bool) error {
 		}
 	}
 	if !half {
-		a.forgetShm()
+		a.forgetShm(shm)
 		if err := stack.Wipe(stack.Options{Place: a.place, CPU: -1, Logger: a.quietLogger()}); err != nil {
 			return explain(err)
 		}
@@ -234,13 +236,13 @@ func (a *app) runDestroy(yes bool) error {
 
 // forgetShm removes what a killed process left in shared memory, if the device
 // can still be loaded to learn its identity.
-func (a *app) forgetShm() {
+func (a *app) forgetShm(dir string) {
 	st, err := a.openOffline()
 	if err != nil {
 		return
 	}
 	id := st.Device.UUID()
 	if st.Close(true) == nil {
-		_ = md.UnlinkShm(md.ShmDir("", 0), id, "l2p")
+		_ = md.UnlinkShm(md.ShmDir(dir, 0), id, "l2p")
 	}
 }

@@ -43,7 +43,7 @@ the log, and nothing that was flushed is lost.
 
   ftlnbd serve --dir /data/ftl --size 100GiB
   ftlnbd serve --dir /data/ftl                               load it again
-  ftlnbd serve --cache file:/nvme/c.img,size=10GiB --base /dev/sdb ...
+  ftlnbd serve --cache file:/nvme/c.img,size=10GiB --base file:/dev/sdb --socket /tmp/s
   ftlnbd serve --cache malloc:1GiB,md=64 --base file:/hdd/b.img,size=100GiB --socket /tmp/s
 
 Sockets: a unix socket (default DIR/` + stack.SocketFile + `), and TCP with --listen. There is no
@@ -224,10 +224,16 @@ func (a *app) stop(st *stack.Stack, srv *nbd.Server, f *serveFlags, log *slog.Lo
 		log.Warn("connections were cut", "err", err)
 	}
 	var s ftl.Stats
-	_ = st.OnCore(func() error { st.Device.Stats(&s); return nil })
+	clean := !f.fastStop
+	_ = st.OnCore(func() error {
+		st.Device.Stats(&s)
+		h, _ := st.Device.Health()
+		clean = clean && h == ftl.HealthOK
+		return nil
+	})
 	if err := st.Close(f.fastStop); err != nil {
 		return fmt.Errorf("stopping: %w", err)
 	}
-	log.Info("stopped", "clean", !f.fastStop, "user_blocks_written", s.User.Write.Blocks, "waf", fmt.Sprintf("%.2f", s.WAF()))
+	log.Info("stopped", "clean", clean, "user_blocks_written", s.User.Write.Blocks, "waf", fmt.Sprintf("%.2f", s.WAF()))
 	return nil
 }

@@ -100,9 +100,14 @@ func (p *Place) resolveSpecs(mayCreate bool) (Specs, error) {
 			if sp.Kind != "file" {
 				continue
 			}
-			if _, err := os.Stat(sp.Main); errors.Is(err, os.ErrNotExist) {
+			st, err := os.Stat(sp.Main)
+			switch {
+			case errors.Is(err, os.ErrNotExist):
 				missing = append(missing, sp.Main)
-			} else {
+			case err == nil && !st.Mode().IsRegular():
+				// A block device is always there: whether it is new is told by
+				// what it holds.
+			default:
 				have = append(have, sp.Main)
 			}
 		}
