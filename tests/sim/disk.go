@@ -148,6 +148,14 @@ func (d *Disk) Read(lba uint64, data, md []byte) {
 	copy(md, p.md)
 }
 
+// Blank says whether a block holds zeroes because nothing else was written to it.
+func (d *Disk) Blank(lba uint64) bool {
+	if v := d.cached[lba]; v != nil {
+		return v.page == nil
+	}
+	return d.stable[lba] == nil
+}
+
 // Poke changes a block behind everybody's back: it is on the medium at once.
 func (d *Disk) Poke(lba uint64, data, md []byte) {
 	p := d.newPage()

@@ -6,6 +6,7 @@ import (
 	"github.com/google/uuid"
 
 	"goftl/ftl"
+	"goftl/ftl/layout"
 )
 
 // FTL is the target that matters.
@@ -24,6 +25,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		Create: create, Force: create && b.Life > 0, SparePct: p.SparePct,
 		ChunkBlocks: p.ChunkBlocks, BandBlocks: p.BandBlocks, SizeBytes: p.SizeBytes,
 		NoVerify: p.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: p.RedoBytes, SumCacheBytes: p.SumCacheBytes,
+		AcceptLoss: b.AcceptLoss,
 	}
 	if p.Greedy {
 		cfg.Policy = ftl.PolicyGreedy
@@ -75,6 +77,29 @@ func (f *ftlDevice) Idle() bool { return f.d.Idle() }
 func (f *ftlDevice) ReadOnly() bool {
 	h, _ := f.d.Health()
 	return h != ftl.HealthOK
+}
+
+// Sole is true of everything but second copies.
+func (f *ftlDevice) Sole(cache bool, lba uint64) bool {
+	second := []layout.RegionType{layout.RegionChunkMDMirror, layout.RegionBandMDMirror, layout.L2PDir(0, 1), layout.L2PDir(1, 1)}
+	if !cache {
+		second = []layout.RegionType{layout.RegionSBMirror}
+	}
+	for _, t := range second {
+		if r := f.d.Layout().Region(t); lba >= r.Offset && lba < r.Offset+r.Blocks {
+			return false
+		}
+	}
+	return true
+}
+
+// Body is true of chunks, bands and slots of the mapping.
+func (f *ftlDevice) Body(cache bool, lba uint64) bool {
+	t := layout.RegionBands
+	if cache {
+		t = layout.L2PSlot(0)
+	}
+	return lba >= f.d.Layout().Region(t).Offset
 }
 
 // Counters reports how the device was started.

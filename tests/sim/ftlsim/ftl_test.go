@@ -19,6 +19,12 @@ func TestFTLFaults(t *testing.T) {
 	play(t, 50, 2, func(p *Play) { p.plan.Faults = FaultsTransient })
 }
 
+// TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
+// error, unless it said at its start that it has lost something.
+func TestFTLRot(t *testing.T) {
+	play(t, 50, 2, func(p *Play) { p.plan.Faults = FaultsRot })
+}
+
 // play runs seeds and prints what they reached.
 func play(t *testing.T, count, scale int, change func(p *Play)) {
 	t.Helper()

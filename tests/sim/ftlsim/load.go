@@ -215,7 +215,7 @@ func (p *Play) refused(s *slot) {
 		p.m.ReadEnds(s.acks)
 	}
 	p.count("user errors", 1)
-	if p.plan.Faults == FaultsTransient {
+	if p.plan.Faults >= FaultsTransient {
 		for _, allowed := range []unix.Errno{unix.EIO, unix.EROFS, unix.ENODEV} {
 			if errors.Is(q.Err, allowed) {
 				return

@@ -34,6 +34,7 @@ const (
 	FaultsNone      FaultLevel = iota
 	FaultsNoMem                // IOs are refused for want of memory
 	FaultsTransient            // reads, writes and flushes fail now and then
+	FaultsRot                  // between lives, bits of what the disks hold flip; of what has two copies one stays good
 )
 
 // NewPlan draws a plan.
@@ -83,7 +84,7 @@ func randomDisk(r *sim.Rand, name string, blocks uint64) sim.DiskOptions {
 // faults sets the disks' faults for a life.
 func (p *Plan) faults(r *sim.Rand, d *sim.Disk) {
 	switch p.Faults {
-	case FaultsNone:
+	case FaultsNone, FaultsRot:
 	case FaultsNoMem:
 		d.Faults().NoMem = 0.1 * r.Float64()
 	case FaultsTransient:

@@ -12,8 +12,8 @@ import (
 
 // Step limits: a phase that needs more has stopped making progress.
 const (
-	stepsStart = 20_000_000
-	stepsLoad  = 20_000_000
+	stepsStart = 5_000_000
+	stepsLoad  = 5_000_000
 )
 
 // Play is one run: a device through its lives.
@@ -33,6 +33,11 @@ type Play struct {
 	open    int // user requests under way
 	fail    error
 	shmDir  string
+
+	known   Device // one of an earlier life, which knows where what lies
+	lossy   Device // the last start reported a loss
+	powered bool   // the last life ended by a power loss
+	settled bool   // the last life had come to rest before it ended
 }
 
 // life is one process.
@@ -81,7 +86,9 @@ func (p *Play) run() error {
 	// The last two lives have no faults and no crash: everything must come good, and stay.
 	p.cache.Mend()
 	p.base.Mend()
-	p.plan.Faults = FaultsNone
+	if p.plan.Faults != FaultsRot {
+		p.plan.Faults = FaultsNone
+	}
 	for range 2 {
 		if err := p.oneLife(false); err != nil {
 			return err
@@ -144,6 +151,15 @@ func (p *Play) boot() error {
 	if p.plan.Shm {
 		b.ShmDir = p.shmDir
 	}
+	if p.plan.Faults == FaultsRot && p.lossy != nil {
+		b.AcceptLoss = true
+	}
+	// The last records of a log that was cut off in the middle of its work may rot like torn ones, and nobody can tell;
+	// once it was idle, a later record says what was durable.
+	if p.plan.Faults == FaultsRot && p.settled && p.c.Rand.IntN(2) == 0 {
+		p.rot(w)
+	}
+	p.settled = false
 	b.Manager = bdev.NewManager(w.System(), nil)
 	b.Thread = w.System().NewThread("core")
 	for _, d := range []*sim.Disk{p.cache, p.base} {
@@ -217,6 +233,15 @@ func (p *Play) start(fuse uint64) error {
 		return fmt.Errorf("%s: %w", what, failed)
 	}
 	p.created = true
+	p.known = p.dev
+	p.lossy = nil
+	if p.dev.ReadOnly() && p.plan.Faults == FaultsRot {
+		// It says that it has lost something that was durable; a person decides, here to go on without it.
+		p.count("losses reported", 1)
+		p.lossy = p.dev
+		p.kill()
+		return errOver
+	}
 	if p.dev.ReadOnly() && p.plan.Faults != FaultsTransient {
 		return fmt.Errorf("%s: the device takes no writes although nothing failed", what)
 	}
@@ -246,7 +271,10 @@ func (p *Play) verify(fuse uint64) error {
 			return fmt.Errorf("block %d was never written and has the content of op %d", lba, id)
 		}
 	}
-	if err := p.m.Recovered(*p.point, v.found, p.plan.Faults == FaultsTransient); err != nil {
+	if p.life.boot.AcceptLoss {
+		// Older content is what was accepted.
+		p.m.Restart(v.found)
+	} else if err := p.m.Recovered(*p.point, v.found, p.plan.Faults >= FaultsTransient); err != nil {
 		return fmt.Errorf("after recovery: %w", err)
 	}
 	p.point = nil
@@ -305,6 +333,7 @@ func (p *Play) settle() error {
 	if n := p.boundaries() - before; n != 0 && p.fail == nil {
 		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
 	}
+	p.settled = true
 	return p.fail
 }
 
@@ -372,6 +401,7 @@ func (p *Play) crash() {
 		return
 	}
 	at := p.life.w.Now()
+	p.powered = true
 	p.cache.PowerLoss(at, sim.SurviveAny)
 	p.base.PowerLoss(at, sim.SurviveAny)
 	p.wipeShm()
@@ -381,11 +411,43 @@ func (p *Play) crash() {
 
 // kill ends the process; devices, their caches and shared memory live on.
 func (p *Play) kill() {
+	p.powered = false
 	at := p.life.w.Now()
 	p.cache.Kill(at)
 	p.base.Kill(at)
 	p.count("kills", 1)
+	if p.plan.Faults == FaultsRot {
+		// A rotten record that was not flushed cannot be told from one that was torn.
+		p.weaken(p.m.PowerLost())
+		return
+	}
 	p.weaken(p.m.Killed())
+}
+
+// rot flips bits of a few blocks while the device is down.
+func (p *Play) rot(w *sim.World) {
+	r := p.c.Rand
+	for range 1 + r.IntN(3) {
+		cache := r.IntN(2) == 0
+		d := p.base
+		if cache {
+			d = p.cache
+		}
+		for range 50 {
+			lba := r.Uint64N(d.Options().Blocks)
+			if cache && r.IntN(2) == 0 {
+				lba = r.Uint64N(min(d.Options().Blocks, 128)) // metadata lies in front
+			}
+			// A power loss may have torn the second copy already.
+			if d.Blank(lba) || !p.known.Sole(cache, lba) || p.powered && !p.known.Body(cache, lba) {
+				continue
+			}
+			d.Rot(lba)
+			w.Note(d.Options().Name, "rots", 0, lba, 1, nil)
+			p.count("blocks rotten", 1)
+			break
+		}
+	}
 }
 
 func (p *Play) weaken(q model.Point) {

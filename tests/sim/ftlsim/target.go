@@ -44,6 +44,11 @@ type Device interface {
 	Idle() bool
 	// ReadOnly says whether the device has given up writing, which only faults may make it do.
 	ReadOnly() bool
+	// Sole says whether a block of the cache, or of the base, may rot while the device is down: it is not the second
+	// copy of something.
+	Sole(cache bool, lba uint64) bool
+	// Body says whether a block is one of the log, and so has no second copy.
+	Body(cache bool, lba uint64) bool
 	// Counters adds what the target wants to report to the counters of the run.
 	Counters(add func(name string, n uint64))
 }
@@ -57,7 +62,9 @@ type Boot struct {
 	Cache   string // names of the bdevs
 	Base    string
 	ShmDir  string // "" without shared memory
-	Life    int
+	// AcceptLoss lets the device take writes again although it has lost what was durable.
+	AcceptLoss bool
+	Life       int
 }
 
 // Target builds devices.

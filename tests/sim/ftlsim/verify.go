@@ -60,7 +60,7 @@ func verified(q *Request) {
 			}
 			v.found[q.LBA+i] = id
 		}
-	case p.plan.Faults == FaultsTransient && errors.Is(q.Err, unix.EIO):
+	case p.plan.Faults >= FaultsTransient && errors.Is(q.Err, unix.EIO):
 		p.count("blocks not read in verification", q.Count)
 	default:
 		p.failf("verification: read [%d +%d]: %w", q.LBA, q.Count, q.Err)
