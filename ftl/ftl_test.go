@@ -352,3 +352,43 @@ func TestRefusals(t *testing.T) {
 	require.Contains(t, err.Error(), "swapped")
 	require.True(t, errors.Is(err, unix.EINVAL))
 }
+
+// TestCreateRefusesOtherData puts a signature where a file system has it, far
+// behind the first block, and at the very end.
+func TestCreateRefusesOtherData(t *testing.T) {
+	for _, place := range []struct {
+		dev string
+		lba uint64
+	}{{"cache", 16}, {"base", 2}, {"base", 256<<8 - 1}, {"cache", 64<<8 - 16}} {
+		r := newRig(t, 64, 256, 0)
+		r.put(place.dev, place.lba)
+		cfg := r.cfg
+		cfg.Create = true
+		err := r.start(cfg)
+		require.ErrorIs(t, err, ErrNotEmpty, "%s block %d", place.dev, place.lba)
+		require.Contains(t, err.Error(), place.dev)
+		cfg.Force = true
+		require.NoError(t, r.start(cfg))
+		r.stop(false)
+	}
+}
+
+// put writes one block that is not zero.
+func (r *rig) put(dev string, lba uint64) {
+	r.t.Helper()
+	desc, err := r.mgr.Open(dev, true, nil, nil, r.th)
+	require.NoError(r.t, err)
+	ch, err := desc.Channel(r.th)
+	require.NoError(r.t, err)
+	b := iobuf.Alloc(4096)
+	b[77] = 1
+	var ended bool
+	require.NoError(r.t, ch.Write(b, lba, 1, func(io *bdev.IO) {
+		require.NoError(r.t, io.Err())
+		ended = true
+	}, nil))
+	r.until("written", func() bool { return ended })
+	iobuf.Free(b)
+	ch.Put()
+	desc.Close()
+}

@@ -96,6 +96,7 @@ func startup() *desc {
 // a directory entry invalidates whatever stands in chunks, bands and L2P slots.
 func create() *desc {
 	return &desc{Name: "create", Steps: []step{
+		{Name: "look for other data", Action: stepLookForData},
 		{Name: "compute layout", Action: stepComputeLayout},
 		{Name: "memory", Action: stepMemory, Cleanup: stepFreeMemory},
 		{Name: "mapping", Action: stepNewTable, Cleanup: stepFreeTable},

@@ -240,8 +240,8 @@ func (s *Stack) Close(fast bool) error {
 	return nil
 }
 
-// Wipe overwrites both superblocks with zeroes, so that no FTL is found any
-// more.
+// Wipe overwrites both superblocks and what surrounds them with zeroes, so that
+// the devices count as empty.
 func Wipe(o Options) error {
 	s := &Stack{o: o, System: thread.NewSystem()}
 	var err error
@@ -260,38 +260,59 @@ func Wipe(o Options) error {
 	return errors.Join(err, s.Close(true))
 }
 
+// wipeFront and wipeBack are the blocks in which a new device looks for data of
+// somebody else, see ftl.
+const (
+	wipeFront = 256
+	wipeBack  = 16
+)
+
+// wiper zeroes the front and the end of a device, then flushes.
+type wiper struct {
+	desc *bdev.Desc
+	ch   *bdev.Channel
+	step int
+	done func(error)
+}
+
 func (s *Stack) wipe(b *bdev.Bdev) error {
-	zero := iobuf.Alloc(4096)
-	defer iobuf.Free(zero)
 	return s.await(func(done func(error)) {
-		desc, err := s.Manager.Open(b.Name(), true, nil, nil, s.Core)
-		if err != nil {
+		w := &wiper{done: done}
+		var err error
+		if w.desc, err = s.Manager.Open(b.Name(), true, nil, nil, s.Core); err != nil {
 			done(err)
 			return
 		}
-		ch, err := desc.Channel(s.Core)
-		if err != nil {
-			desc.Close()
+		if w.ch, err = w.desc.Channel(s.Core); err != nil {
+			w.desc.Close()
 			done(err)
 			return
 		}
-		end := func(err error) {
-			ch.Put()
-			desc.Close()
-			done(err)
-		}
-		flushed := func(io *bdev.IO) { end(io.Err()) }
-		wrote := func(io *bdev.IO) {
-			if io.Err() != nil {
-				end(io.Err())
-			} else if err := ch.Flush(flushed, nil); err != nil {
-				end(err)
-			}
-		}
-		if err := ch.Write(zero, 0, 1, wrote, nil); err != nil {
-			end(err)
-		}
+		w.next(nil)
 	})
+}
+
+// next starts the next step, or ends after the last or an error.
+func (w *wiper) next(err error) {
+	blocks := w.desc.Bdev().Info().Blocks
+	done := func(io *bdev.IO) { w.next(io.Err()) }
+	if err == nil && w.step < 3 {
+		w.step++
+		switch w.step {
+		case 1:
+			err = w.ch.WriteZeroes(0, min(wipeFront, blocks), done, nil)
+		case 2:
+			err = w.ch.WriteZeroes(blocks-min(wipeBack, blocks), min(wipeBack, blocks), done, nil)
+		default:
+			err = w.ch.Flush(done, nil)
+		}
+		if err == nil {
+			return
+		}
+	}
+	w.ch.Put()
+	w.desc.Close()
+	w.done(err)
 }
 
 // IsBusy says whether err means that another process has the device.
