@@ -45,6 +45,7 @@ func (g geometry) with(md uint32) geometry {
 type bed struct {
 	*rig
 	geo  geometry
+	root testing.TB        // t may become that of a subtest
 	mem  [2]*malloc.Driver // media of the cache and of the base
 	inj  [2]*errinj.Driver
 	twin *bed // devices that a crash image is loaded on
@@ -78,7 +79,7 @@ func (v volDisk) Info() bdev.Info {
 }
 
 func newBed(t testing.TB, g geometry) *bed {
-	b := &bed{geo: g, lost: map[uint64]bool{}, gone: map[uint64]bool{}}
+	b := &bed{geo: g, root: t, lost: map[uint64]bool{}, gone: map[uint64]bool{}}
 	r := &rig{t: t, sys: thread.NewSystem(), rnd: rand.New(rand.NewPCG(3, 4))}
 	b.rig = r
 	r.th = r.sys.NewThread("core")
@@ -450,9 +451,10 @@ func (b *bed) crash() *bed {
 func (b *bed) image() *bed {
 	b.t.Helper()
 	if b.twin == nil {
-		b.twin = newBed(b.t, b.geo)
+		b.twin = newBed(b.root, b.geo)
 	}
 	tw := b.twin
+	tw.t = b.t
 	tw.heal()
 	tw.cfg = b.cfg
 	tw.cfg.System, tw.cfg.Thread, tw.cfg.Manager = tw.sys, tw.th, tw.mgr

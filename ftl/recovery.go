@@ -29,6 +29,8 @@ type redoRec struct {
 	// unread: a block of it cannot be read, so whether it was whole is
 	// unknown; it is applied, and reads of that block fail.
 	unread bool
+	// lost: which LBA one of its blocks holds is unknown.
+	lost bool
 }
 
 // trimRange is one range of a trim record.
@@ -158,6 +160,9 @@ func (sc *redoScan) begin(s *segment) {
 func (sc *redoScan) scanBody() {
 	sc.scan = newSegScan(sc.rs.d, sc.seg, sc.sum, sc.seg.mdSource())
 	sc.scan.visit = redoVisit
+	if !sc.seg.band {
+		sc.scan.later = redoLater
+	}
 	sc.scan.start(redoScanned, sc)
 }
 
@@ -229,11 +234,17 @@ func redoVisit(arg any, r *scanRecord) {
 		return
 	}
 	s.noteU(r.u)
-	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread}
+	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread, lost: r.lost}
 	if r.kind == record.KindTrim {
 		rr.at = rs.addTrims(r.header, r.n)
 	}
 	rs.add(rr)
+}
+
+// redoLater hears of a header behind the end of a chunk's records.
+func redoLater(arg any, d uint64) {
+	rs := arg.(*redoScan).rs
+	rs.maxD = max(rs.maxD, d)
 }
 
 // addTrims keeps the ranges of a trim record.
@@ -425,6 +436,10 @@ func (rs *redoState) plan() {
 				break
 			}
 			rs.rotten++
+			if r.lost {
+				// Some block would read as its older version.
+				rs.gaps++
+			}
 		}
 		end = r.u
 		if r.kind == record.KindVoid {

@@ -26,6 +26,9 @@ type segScan struct {
 	end  uint32 // first slot that belongs to no record, when done
 	// visit, if set, is told of every record, in slot order.
 	visit func(arg any, r *scanRecord)
+	// later, if set, is told the D of every header that stands behind the end
+	// of the records. Those are no records, but they tell rot from a torn tail.
+	later func(arg any, d uint64)
 	done  func(arg any, err error)
 	arg   any
 	tries int
@@ -34,6 +37,9 @@ type segScan struct {
 	single int
 	unread [scanBlocks]bool
 	blind  bool // the scan ended at a block that cannot be read: what follows is unknown
+	// Looking on behind the end: the slot behind the last header found.
+	looking bool
+	lookAt  uint32
 }
 
 // scanRecord is one record that a scan found.
@@ -48,6 +54,7 @@ type scanRecord struct {
 	inc    uint32
 	whole  bool   // every block has its checksum
 	unread bool   // a block of it cannot be read
+	lost   bool   // which LBA one of its blocks holds is unknown
 	header []byte // the header block of trims; valid during the visit
 }
 
@@ -78,7 +85,7 @@ func (sc *segScan) free() {
 // begin, and the summary describes what stands in front of it.
 func (sc *segScan) start(done func(arg any, err error), arg any) {
 	sc.done, sc.arg = done, arg
-	sc.slot, sc.end, sc.blind = 0, 0, false
+	sc.slot, sc.end, sc.blind, sc.looking = 0, 0, false, false
 	sc.readWindow()
 }
 
@@ -137,6 +144,10 @@ func scanBlockArrived(x *devIO, err error) {
 }
 
 func (sc *segScan) parseWindow() {
+	if sc.looking {
+		sc.lookOn()
+		return
+	}
 	used := sc.parse()
 	if used > 0 {
 		sc.slot += used
@@ -148,11 +159,56 @@ func (sc *segScan) parseWindow() {
 		sc.finish(unix.EIO)
 		return
 	}
+	if sc.later != nil {
+		sc.end = sc.slot
+		sc.looking, sc.lookAt = true, sc.slot
+		sc.lookOn()
+		return
+	}
 	sc.finish(nil)
 }
 
+// lookBlocks is how far a scan looks on behind the last header that it found.
+// Much more would be read for nothing at the end of every open chunk.
+const lookBlocks = 8 * (record.MaxBlocks + 1)
+
+// lookOn searches the window for headers behind the end of the records (Rule
+// 17: a gap is rot if and only if a later valid record says that it was
+// durable).
+func (sc *segScan) lookOn() {
+	for i := range sc.n {
+		if d, ok := sc.laterD(i); ok {
+			sc.lookAt = sc.slot + i + 1
+			sc.later(sc.arg, d)
+		}
+	}
+	sc.slot += sc.n
+	if sc.slot-sc.lookAt >= lookBlocks {
+		sc.finish(nil)
+		return
+	}
+	sc.readWindow()
+}
+
+// laterD returns the D of the header at window position i, if one of this
+// incarnation stands there.
+func (sc *segScan) laterD(i uint32) (d uint64, ok bool) {
+	s, inc := sc.seg, sc.d.sb.Inc
+	if s.vss() {
+		var m record.Meta
+		ok = sc.meta(i, &m) && m.Inc == inc
+		return m.D, ok
+	}
+	var h record.Header
+	ok = h.Decode(sc.block(i)) == nil && h.UUID == d16(sc.d) && h.Seg == s.idx && h.Gen == s.gen &&
+		h.Slot == sc.slot+i && h.Inc == inc
+	return h.D, ok
+}
+
 func (sc *segScan) finish(err error) {
-	sc.end = sc.slot
+	if !sc.looking {
+		sc.end = sc.slot
+	}
 	sc.sum.Clear(sc.end, sc.seg.body)
 	sc.done(sc.arg, err)
 }
@@ -266,6 +322,8 @@ func (sc *segScan) parseVSS(i uint32, r *scanRecord) (slots uint32, ok bool) {
 		if good {
 			e.LBA, e.Sum = m.LBA, m.Sum
 			good = record.DataSum(sc.block(i+k), m.LBA) == m.Sum
+		} else {
+			r.lost = true
 		}
 		r.whole = r.whole && good
 		sc.sum.Put(slot+k, e)
