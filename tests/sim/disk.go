@@ -33,6 +33,7 @@ type Latency struct {
 	Min, Max int64
 	Slow     float64 // chance of an IO that takes up to SlowMax
 	SlowMax  int64
+	Flush    int64 // how much longer a flush may take
 }
 
 // RandomLatency draws a device: anything from one that keeps the order of what it is given to one that does not.
@@ -81,6 +82,8 @@ type Disk struct {
 	ids       uint64
 
 	boundaries uint64
+	front      uint64
+	frontHits  uint64
 
 	bad   map[uint64]badKind
 	stats DiskStats
@@ -129,6 +132,12 @@ func (d *Disk) InFlight() int { return len(d.inflight) }
 // Boundaries counts the moments between which a crash can make a difference: submission, arrival and completion of
 // every IO.
 func (d *Disk) Boundaries() uint64 { return d.boundaries }
+
+// SetFront says how many blocks in front of the device FrontWrites is about.
+func (d *Disk) SetFront(blocks uint64) { d.front = blocks }
+
+// FrontWrites counts the writes that have arrived in the front of the device.
+func (d *Disk) FrontWrites() uint64 { return d.frontHits }
 
 // Dirty is the number of blocks that a power loss may change now.
 func (d *Disk) Dirty() int { return len(d.dirty) }

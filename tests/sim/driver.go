@@ -92,7 +92,11 @@ func (c *diskChannel) Submit(io *bdev.IO) {
 	d.note(w.now, io.Op.String(), q.id, q.lba, q.count, nil)
 	d.inflight = append(d.inflight, q)
 	c.pending++
-	w.After(d.latency(), arrive, q)
+	delay := d.latency()
+	if q.op == bdev.OpFlush {
+		delay += d.r.Range(0, d.opt.Latency.Flush)
+	}
+	w.After(delay, arrive, q)
 }
 
 // check looks at the buffers and, for a read, spoils them: nobody may use them before the IO completes.
@@ -191,6 +195,9 @@ func (d *Disk) write(q *request) {
 		d.stats.BlocksWritten += q.count
 	} else {
 		d.stats.Unmaps++
+	}
+	if q.lba < d.front {
+		d.frontHits++
 	}
 	q.by = d.newTransfer()
 	if q.err = d.writeFault(q.lba, q.count); q.err != nil {

@@ -102,6 +102,14 @@ func (f *ftlDevice) Body(cache bool, lba uint64) bool {
 	return lba >= f.d.Layout().Region(t).Offset
 }
 
+// Front is where the log begins.
+func (f *ftlDevice) Front(cache bool) uint64 {
+	if cache {
+		return f.d.Layout().Region(layout.RegionChunks).Offset
+	}
+	return f.d.Layout().Region(layout.RegionBands).Offset
+}
+
 // Counters reports how the device was started.
 func (f *ftlDevice) Counters(add func(name string, n uint64)) {
 	r := f.d.LoadReport()

@@ -40,7 +40,7 @@ const (
 // NewPlan draws a plan.
 func NewPlan(r *sim.Rand) *Plan {
 	p := &Plan{
-		ChunkBlocks: 16 << r.IntN(4), BandBlocks: 16 << r.IntN(4),
+		ChunkBlocks: 16 << r.IntN(6), BandBlocks: 16 << r.IntN(5),
 		SparePct: uint32(10 + r.IntN(40)), ID: r.Uint64(), Greedy: r.IntN(4) == 0,
 		Shm: r.IntN(3) == 0, Lives: 2 + r.IntN(5), OpsMax: 20 + int(r.Skewed(1500)),
 		World: sim.RandomWorldOptions(r),
@@ -74,6 +74,9 @@ func randomDisk(r *sim.Rand, name string, blocks uint64) sim.DiskOptions {
 	o := sim.DiskOptions{
 		Name: name, Blocks: blocks, Volatile: r.IntN(5) != 0, FUA: r.IntN(2) == 0, TearSectors: r.IntN(2) == 0,
 		KeepOnTrim: r.IntN(3) == 0, Latency: sim.RandomLatency(r),
+	}
+	if r.IntN(3) == 0 {
+		o.Latency.Flush = r.Range(0, 5_000_000)
 	}
 	if r.IntN(4) == 0 {
 		o.MaxTransfer = uint32(4 + r.IntN(28))

@@ -49,6 +49,8 @@ type Device interface {
 	Sole(cache bool, lba uint64) bool
 	// Body says whether a block is one of the log, and so has no second copy.
 	Body(cache bool, lba uint64) bool
+	// Front is the number of blocks in front of the cache, or of the base, that hold metadata.
+	Front(cache bool) uint64
 	// Counters adds what the target wants to report to the counters of the run.
 	Counters(add func(name string, n uint64))
 }

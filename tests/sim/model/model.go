@@ -59,6 +59,11 @@ type block struct {
 	baseGone bool
 	ops      []*Op
 	limit    int // length at which it is worth the while to forget old ops
+
+	// A read that nothing overlapped has settled which of several ops that were side by side came last: winner, among
+	// those that had ended when so many were acknowledged.
+	winner *Op
+	wonAt  uint64
 }
 
 // Model is the history of a device and what it allows to be read.
@@ -138,7 +143,7 @@ func (m *Model) Touched() []uint64 {
 func (b *block) last(upTo uint64, fua bool) *Op {
 	var last *Op
 	for _, w := range b.ops {
-		if w.ack == 0 || w.ack > upTo && !(fua && w.FUA) {
+		if !w.there(upTo, fua) {
 			continue
 		}
 		if last == nil || w.before > last.before {
@@ -146,6 +151,11 @@ func (b *block) last(upTo uint64, fua bool) *Op {
 		}
 	}
 	return last
+}
+
+// there says whether the op is certainly there up to an acknowledgement.
+func (o *Op) there(upTo uint64, fua bool) bool {
+	return o.ack != 0 && (o.ack <= upTo || fua && o.FUA)
 }
 
 // replaces says whether o, if there is one, comes after v.
@@ -162,6 +172,7 @@ func (m *Model) allowed(lba, id, upTo uint64, fua bool) error {
 		return fmt.Errorf("block %d was never written and has the content of op %d", lba, id)
 	}
 	newer := b.last(upTo, fua)
+	won := b.winner != nil && b.winner.there(upTo, fua)
 	known := b.base == id
 	if known && newer == nil && !b.baseGone {
 		return nil
@@ -169,7 +180,10 @@ func (m *Model) allowed(lba, id, upTo uint64, fua bool) error {
 	for _, v := range b.ops {
 		if v.content() == id {
 			known = true
-			if !newer.replaces(v) {
+			switch {
+			case won && v != b.winner && v.end <= b.wonAt:
+				newer = b.winner
+			case !newer.replaces(v):
 				return nil
 			}
 		}
@@ -228,7 +242,29 @@ func (m *Model) ReadEnds(acks uint64) {
 
 // CheckRead says whether a read that began after that many acknowledgements may return the content id.
 func (m *Model) CheckRead(lba, id, acks uint64) error {
-	return m.allowed(lba, id, acks, false)
+	if err := m.allowed(lba, id, acks, false); err != nil {
+		return err
+	}
+	if b := m.blocks[lba]; b != nil && id != 0 {
+		b.settle(id, acks)
+	}
+	return nil
+}
+
+// settle notes the op that a read has found on top, unless something was under way beside the read.
+func (b *block) settle(id, acks uint64) {
+	var winner *Op
+	for _, o := range b.ops {
+		if o.end > acks || o.ack == 0 { // also one that failed: it may show up, or not
+			return
+		}
+		if o.content() == id {
+			winner = o
+		}
+	}
+	if winner != nil {
+		b.winner, b.wonAt = winner, acks
+	}
 }
 
 // CheckLost says whether a block of a plain device, which keeps no order among writes that were not flushed, may have
@@ -312,6 +348,7 @@ func (m *Model) restart(found map[uint64]uint64) {
 		id, ok := found[lba]
 		if !ok {
 			// Unknown: whatever was allowed stays allowed, with no order among it.
+			b.winner = nil
 			for _, o := range b.ops {
 				o.before, o.ack, o.end = 0, 0, 0
 			}

@@ -27,7 +27,6 @@ func TestReadOfConcurrentWrites(t *testing.T) {
 	m.Ack(c)
 	m.Ack(b)
 	require.Error(t, m.CheckRead(1, a.ID, m.Acks()))
-	require.NoError(t, m.CheckRead(1, b.ID, m.Acks()))
 	require.NoError(t, m.CheckRead(1, c.ID, m.Acks()), "the two were side by side")
 	d := acked(m, 1, 1)
 	require.Error(t, m.CheckRead(1, c.ID, m.Acks()))
@@ -36,6 +35,18 @@ func TestReadOfConcurrentWrites(t *testing.T) {
 	require.Error(t, m.CheckRead(1, 99, m.Acks()))
 	require.Error(t, m.CheckRead(7, 1, m.Acks()))
 	require.NoError(t, m.CheckRead(7, 0, m.Acks()))
+}
+
+func TestReadSettlesTheOrder(t *testing.T) {
+	m := NewModel()
+	a, b := write(m, 1, 1), write(m, 1, 1)
+	m.Ack(a)
+	m.Ack(b)
+	require.NoError(t, m.CheckRead(1, a.ID, m.Acks()), "either may be last")
+	require.Error(t, m.CheckRead(1, b.ID, m.Acks()), "a was seen")
+	m.Flushed(m.Acks())
+	require.Error(t, m.Recovered(m.PowerLost(), map[uint64]uint64{1: b.ID}, false))
+	require.NoError(t, m.Recovered(m.PowerLost(), map[uint64]uint64{1: a.ID}, false))
 }
 
 func TestPowerLossIsAPrefix(t *testing.T) {

@@ -33,7 +33,7 @@ func TestMutants(t *testing.T) {
 		t.Run(fmt.Sprintf("%02d rule %s: %s", i+1, m.rule, m.name), func(t *testing.T) {
 			t.Parallel()
 			bin := build(t, base, m)
-			seed, how := hunt(t, bin)
+			seed, how := hunt(t, bin, m.test)
 			if seed == 0 {
 				t.Errorf("not found in %d seeds", seedsMost())
 				return
@@ -68,11 +68,11 @@ func build(t *testing.T, base string, m mutant) string {
 var found = regexp.MustCompile(`(?s)seed (\d+): (.{0,160})`)
 
 // hunt runs seeds until one fails; 0 means that none did.
-func hunt(t *testing.T, bin string) (seed int, how string) {
+func hunt(t *testing.T, bin, test string) (seed int, how string) {
 	t.Helper()
 	const batch = 50
 	for at := 1; at <= seedsMost(); at += batch {
-		cmd := exec.Command(bin, "-test.run=^TestFTL$", "-test.timeout=20m", fmt.Sprintf("-seed=%d", at), fmt.Sprintf("-seeds=%d", batch), "-failures=1")
+		cmd := exec.Command(bin, "-test.run=^"+test+"$", "-test.timeout=20m", fmt.Sprintf("-seed=%d", at), fmt.Sprintf("-seeds=%d", batch), "-failures=1")
 		cmd.Env = append(os.Environ(), "GOFTL_SIM_CHILD="+filepath.Join(t.TempDir(), "counters"))
 		cmd.Dir = filepath.Dir(bin)
 		out, err := cmd.CombinedOutput()
