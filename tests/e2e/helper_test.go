@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -133,6 +134,7 @@ type server struct {
 	dir  string
 	args []string
 	aux  string // where socket and log are, if not in dir
+	name string // of the export, as in a URI; ftl0 if empty
 	cmd  *exec.Cmd
 	log  *os.File
 	end  chan struct{}
@@ -224,7 +226,14 @@ func (s *server) side() string {
 }
 
 func (s *server) socket() string { return filepath.Join(s.side(), "nbd.sock") }
-func (s *server) uri() string    { return "nbd+unix:///ftl0?socket=" + s.socket() }
+
+func (s *server) uri() string {
+	name := s.name
+	if name == "" {
+		name = "ftl0"
+	}
+	return "nbd+unix:///" + name + "?socket=" + s.socket()
+}
 
 // ready waits until the export can be opened.
 func (s *server) ready() {
@@ -260,7 +269,24 @@ func (s *server) finish() {
 		s.t.Logf("log of the server:\n%s", s.output())
 	}
 	s.log.Close()
+	s.forgetShm()
 }
+
+// forgetShm removes what a killed server left in shared memory.
+func (s *server) forgetShm() {
+	text, err := os.ReadFile(s.log.Name())
+	if err != nil {
+		return
+	}
+	for _, m := range shmID.FindAllSubmatch(text, -1) {
+		left, _ := filepath.Glob("/dev/shm/ftl_" + string(m[1]) + "_*")
+		for _, f := range left {
+			os.RemoveAll(f)
+		}
+	}
+}
+
+var shmID = regexp.MustCompile(`uuid=([0-9a-f-]{36})`)
 
 // kill ends the server at once.
 func (s *server) kill() {
@@ -297,7 +323,7 @@ func (s *server) wait(limit time.Duration) {
 // again starts the server on the same device, and waits until it answers.
 func (s *server) again() *server {
 	s.t.Helper()
-	n := &server{t: s.t, dir: s.dir, args: s.args, aux: s.aux}
+	n := &server{t: s.t, dir: s.dir, args: s.args, aux: s.aux, name: s.name}
 	n.spawn(filepath.Join(bin, "ftlnbd"))
 	n.ready()
 	return n
