@@ -240,10 +240,12 @@ func (d *Device) paid(slots uint32) {
 }
 
 // noSpaceLeft is called when the log has no chunk to write to. Usually one is
-// being opened or emptied. When the base device has no room, nothing will be
-// emptied until somebody makes some: users are told.
+// being opened or emptied. When the base device has no room, or the cache none
+// for a checkpoint, nothing will be emptied until somebody makes some: users are
+// told.
 func (d *Device) noSpaceLeft() {
-	if d.baseErr == nil || !isNoSpace(d.baseErr) || d.log_.cur.next != nil || d.freeChunks.n > 0 {
+	full := isNoSpace(d.baseErr) || isNoSpace(d.ckpt.failErr)
+	if !full || d.log_.cur.next != nil || d.freeChunks.n > 0 {
 		return
 	}
 	d.refuseWrites()

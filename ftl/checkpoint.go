@@ -51,6 +51,7 @@ type ckptState struct {
 	attempts uint64 // started since the device was
 	attempt  uint64 // the one that runs
 	failures int    // in a row
+	failErr  error  // of the last attempt; nil when that was committed
 	k        uint64 // number of the attempt that runs, or of the last
 	cu, cm   uint64
 	startAt  uint64 // logBlocks at its start
@@ -260,6 +261,12 @@ func ckptStep(x *devIO, err error) {
 		c.abort(err)
 		return
 	}
+	if d.flushBroken != nil {
+		// Somebody else's flush failed: what it dropped may be pages of this
+		// attempt, and a flush that succeeds now says nothing about them.
+		c.abort(d.flushBroken)
+		return
+	}
 	switch c.stage {
 	case ckptDir:
 		if x.idx == 0 {
@@ -299,7 +306,7 @@ func ckptCommitted(d *Device, err error) {
 	d.table.EndCheckpoint()
 	d.stats.Checkpoints++
 	c.active = false
-	c.failures = 0
+	c.failures, c.failErr = 0, nil
 	d.releaseQuarantine(c.attempt, c.cu)
 	d.ckptEnd(nil)
 }
@@ -310,6 +317,7 @@ func (c *ckptState) abort(err error) {
 	d := c.d
 	c.active = false
 	c.failures++
+	c.failErr = err
 	c.blocked = true
 	d.table.AbortCheckpoint()
 	d.stats.CkptAborted++

@@ -220,10 +220,13 @@ func (s *segment) mdSource() Source {
 
 func closeStep(x *devIO, err error) {
 	s := x.owner.(*segment)
+	if err != nil && s.closing != closeSummary {
+		s.d.flushFailed(s.dev, err)
+	}
+	if err == nil {
+		err = s.d.flushBroken // bodies may be what another flush dropped
+	}
 	if err != nil {
-		if s.closing != closeSummary {
-			s.d.flushFailed(s.dev, err)
-		}
 		s.closed(err)
 		return
 	}
