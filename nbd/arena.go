@@ -22,9 +22,13 @@ const (
 // arena hands out 4 KiB-aligned memory off the Go heap. It belongs to one
 // thread. Its slabs are mapped when first needed, at most max of them, and each
 // serves one size of unit until all of its units are back; so fragmentation
-// cannot eat the arena. Memory is committed by the kernel when it is touched.
+// cannot eat the arena. Memory is committed by the kernel when it is touched,
+// and stays so until trim gives the slab back.
 type arena struct {
 	max, mapped int
+	keep        int                 // idle slabs that trim leaves
+	idle        int                 // slabs with all of their units, with a size or without
+	low         int                 // the fewest idle ones since the last trim
 	spare       *slab               // slabs without a size
 	partial     [numUnitKinds]*slab // slabs with free units, doubly linked
 	all         []*slab
@@ -34,6 +38,7 @@ type arena struct {
 // slab is 2 MiB cut into units of one size.
 type slab struct {
 	mem        []byte
+	pos        int // in arena.all
 	shift      uint8
 	total      uint16
 	nfree      uint16
@@ -82,6 +87,10 @@ func (a *arena) get(shift uint8) (u unit, ok bool) {
 		}
 		b := bits.TrailingZeros64(s.free[w])
 		s.free[w] &^= 1 << b
+		if s.nfree == s.total {
+			a.idle--
+			a.low = min(a.low, a.idle)
+		}
 		if s.nfree--; s.nfree == 0 {
 			a.unlink(s)
 		}
@@ -107,8 +116,9 @@ func (a *arena) slab(shift uint8) *slab {
 		if mem == nil {
 			return nil
 		}
-		s = &slab{mem: mem}
+		s = &slab{mem: mem, pos: len(a.all)}
 		a.mapped++
+		a.idle++
 		a.all = append(a.all, s)
 	}
 	s.shift = shift
@@ -153,8 +163,12 @@ func (a *arena) put(u unit) {
 	if s.nfree == 0 {
 		a.link(s)
 	}
+	if s.nfree++; s.nfree < s.total {
+		return
+	}
+	a.idle++
 	// One slab of a size stays, so that a lone request does not shuttle it.
-	if s.nfree++; s.nfree == s.total && (s.prev != nil || s.next != nil) {
+	if s.prev != nil || s.next != nil {
 		a.unlink(s)
 		s.next = a.spare
 		a.spare = s
@@ -218,11 +232,32 @@ func (a *arena) putAll(us []unit) {
 	}
 }
 
+// trim unmaps at most most slabs that were idle ever since the last trim, but
+// leaves keep idle ones. What a load takes again and again thus stays.
+func (a *arena) trim(most int) (freed int) {
+	for most = min(most, a.low-a.keep); freed < most && (a.spare != nil || a.reclaim()); freed++ {
+		s := a.spare
+		a.spare = s.next
+		last := a.all[len(a.all)-1]
+		a.all[s.pos], last.pos = last, s.pos
+		a.all[len(a.all)-1] = nil
+		a.all = a.all[:len(a.all)-1]
+		iobuf.Free(s.mem)
+		a.mapped--
+		a.idle--
+	}
+	a.low = a.idle
+	return freed
+}
+
+// excess says that there is something to trim, now or later.
+func (a *arena) excess() bool { return a.idle > a.keep }
+
 // close unmaps everything. All units must be back.
 func (a *arena) close() {
 	assert.That(a.used == 0, "nbd: buffers are in use while their memory is unmapped")
 	for _, s := range a.all {
 		iobuf.Free(s.mem)
 	}
-	*a = arena{max: a.max}
+	*a = arena{max: a.max, keep: a.keep}
 }

@@ -166,7 +166,7 @@ func BenchmarkNBD(b *testing.B) {
 func fill(b *testing.B, uri string) {
 	c, err := client.Dial(uri)
 	require.NoError(b, err)
-	defer c.Close() //nolint:errcheck // a benchmark
+	defer c.Close()
 	buf := make([]byte, 1<<20)
 	rand.New(rand.NewSource(1)).Read(buf)
 	for off := int64(0); off < benchBytes; off += int64(len(buf)) {
@@ -178,7 +178,7 @@ func fill(b *testing.B, uri string) {
 func benchClient(b *testing.B, uri string, pid int, cmd proto.Command, bs, depth int) {
 	c, err := client.Dial(uri)
 	require.NoError(b, err)
-	defer c.Close() //nolint:errcheck // a benchmark
+	defer c.Close()
 	rnd := rand.New(rand.NewSource(2))
 	ops := make([]client.Op, depth)
 	began := make([]int64, depth)

@@ -3,6 +3,7 @@ package nbd
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,10 @@ type Limits struct {
 	// HandshakeTicks is how many seconds a client may take to negotiate;
 	// default 30.
 	HandshakeTicks int
+	// Stall is how long a client may leave replies unread, or the data of a
+	// write unsent, while it holds memory that another one waits for; then it
+	// is cut off. Default 30 s.
+	Stall time.Duration
 }
 
 // Export is a device to serve under a name.
@@ -68,6 +73,9 @@ func (l *Limits) complete() error {
 	def(&l.ThreadBytes, 512<<20)
 	def(&l.Conns, 1024)
 	def(&l.HandshakeTicks, 30)
+	if l.Stall == 0 {
+		l.Stall = 30 * time.Second
+	}
 	checks := []struct {
 		name        string
 		v, min, max int
@@ -82,6 +90,9 @@ func (l *Limits) complete() error {
 		if c.v < c.min || c.v > c.max {
 			return fmt.Errorf("nbd: limit %s is %d, it must be between %d and %d: %w", c.name, c.v, c.min, c.max, unix.EINVAL)
 		}
+	}
+	if l.Stall < time.Second || l.Stall > 1000*time.Hour {
+		return fmt.Errorf("nbd: limit Stall is %v, it must be between 1s and 1000h: %w", l.Stall, unix.EINVAL)
 	}
 	return nil
 }

@@ -198,7 +198,9 @@ func (c *conn) close() {
 	// The socket is closed anyhow: what goes wrong on the way is of no use to anybody.
 	_ = c.watch.Close()
 	_ = unix.Close(c.fd)
-	if why := c.s.Why(); why != nil && !errors.Is(why, errDrained) {
+	if why := c.s.Why(); errors.Is(why, errStalled) {
+		c.log.Warn("nbd: connection cut", "export", c.s.lane.x.Name, "why", why)
+	} else if why != nil && !errors.Is(why, errDrained) {
 		c.log.Info("nbd: connection ended", "export", c.s.lane.x.Name, "why", why)
 	}
 	c.s.Close()

@@ -39,6 +39,16 @@
 // that the device still works on are waited for before their buffers are used
 // again.
 //
+// So that clients that do not read, or do not send the data they announced,
+// cannot keep the memory of a thread from the others, one that holds memory and
+// moved less than a 32nd of it in Limits.Stall is cut off as soon as another
+// one waits for memory. Time that the device takes does not count, and while
+// nobody waits nobody is cut.
+//
+// Memory that a burst took goes back to the system, 32 MiB a second, once it was
+// not needed for a second; 32 MiB stay while there are connections, and nothing
+// when there are none.
+//
 // # Lifecycle
 //
 // NewServer, Start, then Stop: it stops accepting, lets every connection

@@ -2,6 +2,7 @@ package nbd
 
 import (
 	"goftl/bdev"
+	"goftl/poller"
 	"goftl/thread"
 )
 
@@ -25,6 +26,9 @@ type Host struct {
 	waking   bool
 	draining bool
 
+	watch    *poller.Poller // see memory.go; nil when it was never needed
+	watching bool           // it is not paused
+
 	drains []*drainWait
 }
 
@@ -40,6 +44,7 @@ func newHost(th *thread.Thread, l Limits) *Host {
 	h := &Host{th: th, limits: l}
 	h.data.max = l.ThreadBytes / slabSize
 	h.input.max = 1 << 30
+	h.data.keep, h.input.keep = keepData, keepInput
 	return h
 }
 
@@ -114,6 +119,7 @@ func (h *Host) await(s *Session) {
 	if !s.waiting {
 		s.waiting = true
 		h.waiters = append(h.waiters, s)
+		h.look()
 	}
 }
 
@@ -122,6 +128,9 @@ func (h *Host) freed() {
 	if len(h.waiters) > 0 && !h.waking {
 		h.waking = true
 		h.th.Post(wakeWaiters, h)
+	}
+	if h.data.excess() {
+		h.look()
 	}
 }
 
@@ -138,7 +147,9 @@ func wakeWaiters(arg any) {
 			s.kick()
 		}
 	}
-	h.waiters = append(h.waiters[:0], h.waiters[n:]...)
+	rest := copy(h.waiters, h.waiters[n:])
+	clear(h.waiters[rest:])
+	h.waiters = h.waiters[:rest]
 }
 
 func (h *Host) add(s *Session) { h.sessions = append(h.sessions, s) }
@@ -155,9 +166,11 @@ func (h *Host) remove(s *Session) {
 		}
 	}
 	if len(h.sessions) == 0 {
-		h.waiters = h.waiters[:0]
+		h.waiters = nil
+		h.free = nil
 		h.data.close()
 		h.input.close()
+		h.unlook()
 	}
 	h.drained()
 }

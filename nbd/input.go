@@ -114,6 +114,9 @@ func (in *input) settle(s *Session) {
 
 func (in *input) giveBack(s *Session) {
 	s.host.input.put(in.unit)
+	if s.host.input.excess() {
+		s.host.look()
+	}
 	in.unit, in.buf, in.r, in.w = unit{}, nil, 0, 0
 }
 
@@ -212,6 +215,7 @@ func (s *Session) header(b []byte) bool {
 	}
 	s.in.large = q.Length >= directMin
 	s.cur = r
+	s.rx.start(s.host.th.Now())
 	return true
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -260,6 +261,55 @@ func TestStopCutsAStuckClient(t *testing.T) {
 	defer cancel()
 	require.ErrorIs(t, v.srv.Stop(ctx), context.DeadlineExceeded)
 	waitFor(t, func() bool { return v.srv.Stats().Transmitting == 0 })
+}
+
+// TestStalledClientsMakeWay: clients that never read hold all memory of the
+// thread; they are cut, with a word in the log, and others are served.
+func TestStalledClientsMakeWay(t *testing.T) {
+	var words lockedBuffer
+	v := serve(t, 64<<10, func(c *nbd.Config) {
+		c.Limits.ThreadBytes = 128 << 20
+		c.Limits.Stall = time.Second
+		c.Logger = slog.New(slog.NewTextHandler(&words, nil))
+	})
+	writer := dial(t, v.uri("disk"), client.Options{})
+	_, err := writer.WriteAt(make([]byte, 4096), 0)
+	require.NoError(t, err)
+	for range 2 {
+		c := dial(t, v.uri("disk"), client.Options{Depth: 128})
+		for range 128 {
+			require.NoError(t, c.Submit(&client.Op{Command: proto.CmdRead, Length: 1 << 20}))
+		}
+		require.NoError(t, c.Push())
+	}
+	// Once the replies that fit into the sockets are gone, nothing is left.
+	c := dial(t, v.uri("disk"), client.Options{})
+	for range 3 {
+		_, err = c.ReadAt(make([]byte, 32<<20), 0)
+		require.NoError(t, err)
+	}
+	_, err = writer.WriteAt(make([]byte, 1<<20), 0)
+	require.NoError(t, err, "it holds nothing")
+	waitFor(t, func() bool {
+		return strings.Contains(words.String(), "level=WARN msg=\"nbd: connection cut\" export=disk")
+	})
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestExportsComeAndGo(t *testing.T) {

@@ -54,6 +54,9 @@ type Session struct {
 
 	inflight int // requests admitted and not answered
 	held     int // bytes of their buffers, and of answers not sent
+
+	rx pace // of the data of cur; what it says when there is none means nothing
+	tx pace // of out; likewise while that is empty
 }
 
 // Negotiated is what a Handshake ended with.
@@ -101,6 +104,7 @@ func (s *Session) Space() []unix.Iovec {
 // Received accounts for n bytes that were put into the vectors of Space, and
 // serves what is complete.
 func (s *Session) Received(n int) {
+	s.rx.move(n, s.held, s.host.th.Now())
 	s.in.received(n, s)
 	s.parse()
 }
@@ -176,7 +180,10 @@ func (s *Session) Unkick() { s.kicked = false }
 func (s *Session) Output() []unix.Iovec { return s.out.batch() }
 
 // Sent accounts for n bytes of Output that were sent.
-func (s *Session) Sent(n int) { s.out.sent(n, s) }
+func (s *Session) Sent(n int) {
+	s.tx.move(n, s.held, s.host.th.Now())
+	s.out.sent(n, s)
+}
 
 // AppendOutput appends up to limit bytes of output to b and accounts for them.
 func (s *Session) AppendOutput(b []byte, limit int) []byte {
@@ -250,6 +257,14 @@ func (s *Session) reply(r *request, e proto.Errno) {
 	s.kick()
 }
 
+// replyHeader returns room for the header of a reply, as outq.header does.
+func (s *Session) replyHeader(n int) []byte {
+	if s.out.empty() {
+		s.tx.start(s.host.th.Now())
+	}
+	return s.out.header(n)
+}
+
 // answer queues a reply without data.
 func (s *Session) answer(c proto.Command, cookie uint64, e proto.Errno) {
 	if e != proto.OK {
@@ -259,16 +274,16 @@ func (s *Session) answer(c proto.Command, cookie uint64, e proto.Errno) {
 		s.answerRead(cookie, e)
 		return
 	}
-	proto.PutSimpleReply(s.out.header(proto.SimpleReplySize), e, cookie)
+	proto.PutSimpleReply(s.replyHeader(proto.SimpleReplySize), e, cookie)
 	s.out.replied()
 }
 
 // answerRead is answer for a read when structured replies were agreed on.
 func (s *Session) answerRead(cookie uint64, e proto.Errno) {
 	if e != proto.OK {
-		proto.PutErrorChunk(s.out.header(proto.ErrorChunkSize), e, cookie)
+		proto.PutErrorChunk(s.replyHeader(proto.ErrorChunkSize), e, cookie)
 	} else {
-		proto.PutChunk(s.out.header(proto.StructuredReplySize),
+		proto.PutChunk(s.replyHeader(proto.StructuredReplySize),
 			&proto.Chunk{Flags: proto.ReplyFlagDone, Type: proto.ReplyNone, Cookie: cookie})
 	}
 	s.out.replied()
@@ -283,9 +298,9 @@ func (s *Session) replyData(r *request) {
 		return
 	}
 	if s.structured {
-		proto.PutOffsetData(s.out.header(proto.OffsetDataHeaderSize), r.cookie, r.offset, r.length)
+		proto.PutOffsetData(s.replyHeader(proto.OffsetDataHeaderSize), r.cookie, r.offset, r.length)
 	} else {
-		proto.PutSimpleReply(s.out.header(proto.SimpleReplySize), proto.OK, r.cookie)
+		proto.PutSimpleReply(s.replyHeader(proto.SimpleReplySize), proto.OK, r.cookie)
 	}
 	pos, left := r.head, int(r.length)
 	for {

@@ -95,7 +95,7 @@ func TestQueue(t *testing.T) {
 	uri := nbdkit(t, "memory", "64M")
 	c, err := client.DialOptions(uri, client.Options{Depth: 64, Timeout: 20 * time.Second})
 	require.NoError(t, err)
-	defer c.Close() //nolint:errcheck // a test
+	defer c.Close()
 	const slot = 1 << 20
 	ops := make([]client.Op, 64)
 	ref := make([][]byte, len(ops))
@@ -142,7 +142,7 @@ func TestAllocsPerOp(t *testing.T) {
 	uri := nbdkit(t, "memory", "16M")
 	c, err := client.Dial(uri)
 	require.NoError(t, err)
-	defer c.Close() //nolint:errcheck // a test
+	defer c.Close()
 	ops := make([]client.Op, 32)
 	for i := range ops {
 		ops[i] = client.Op{Command: proto.Command(i % 2), Offset: uint64(i) * 4096, Buf: make([]byte, 4096)}
