@@ -224,16 +224,20 @@ func (a *app) stop(st *stack.Stack, srv *nbd.Server, f *serveFlags, log *slog.Lo
 		log.Warn("connections were cut", "err", err)
 	}
 	var s ftl.Stats
-	clean := !f.fastStop
+	var health ftl.Health
+	var failure error
 	_ = st.OnCore(func() error {
 		st.Device.Stats(&s)
-		h, _ := st.Device.Health()
-		clean = clean && h == ftl.HealthOK
+		health, failure = st.Device.Health()
 		return nil
 	})
 	if err := st.Close(f.fastStop); err != nil {
 		return fmt.Errorf("stopping: %w", err)
 	}
-	log.Info("stopped", "clean", clean, "user_blocks_written", s.User.Write.Blocks, "waf", fmt.Sprintf("%.2f", s.WAF()))
+	log.Info("stopped", "clean", !f.fastStop && health == ftl.HealthOK, "user_blocks_written", s.User.Write.Blocks,
+		"waf", fmt.Sprintf("%.2f", s.WAF()))
+	if health != ftl.HealthOK && !f.readOnly {
+		return fmt.Errorf("the device was %s when it stopped, and is not clean: %w", health, failure)
+	}
 	return nil
 }
