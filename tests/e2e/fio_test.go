@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"goftl/tests/sim/model"
 )
 
 // fioArgs are the arguments of a verified fio run over the export.
@@ -58,4 +60,25 @@ func TestFioVerify(t *testing.T) {
 	s.stop()
 	s.check()
 	require.NotContains(t, s.output(), "panic")
+}
+
+// TestFioVSS runs fio on a device in memory whose cache has metadata for each block, so that records need no header.
+func TestFioVSS(t *testing.T) {
+	needOurs(t)
+	needFio(t)
+	dir := shortDir(t)
+	s := serveIn(t, dir, smallSize, "--cache", "malloc:64MiB,md=64", "--base", "malloc:256MiB")
+	for _, bs := range []string{"4k", "64k"} {
+		run(t, "fio", fioArgs(s, "vss", "--rw=randwrite", "--bs="+bs, "--size="+smallSize[:3]+"m", "--io_size=384m", "--iodepth=64",
+			"--verify=crc32c", "--do_verify=1", "--verify_backlog=1024")...)
+	}
+	w := newWriter(t, seedOf(t), 0, smallBytes/model.BlockSize)
+	c := s.dial(64)
+	w.sweep(c, 32)
+	_, gone := w.run(c, 64, 20_000)
+	require.False(t, gone)
+	w.drain(c)
+	w.verify(c)
+	c.Close()
+	s.stop()
 }

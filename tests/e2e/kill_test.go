@@ -51,7 +51,8 @@ func testKill(t *testing.T, shm string) {
 	s := serveIn(t, dir, smallSize, small(dir, "--shm", shm)...)
 	half := uint64(smallBytes / 2 / model.BlockSize)
 	w := newWriter(t, seed, half, half)
-	for round := range kills(t) {
+	rounds, kept := kills(t), 0
+	for round := range rounds {
 		fio := startFio(t, s, r.IntN(2) == 0)
 		c := s.dial(64)
 		fuse := time.AfterFunc(time.Duration(100+r.IntN(700))*time.Millisecond, s.kill)
@@ -68,8 +69,8 @@ func testKill(t *testing.T, shm string) {
 		begin := time.Now()
 		s = s.again()
 		log := s.output()
-		if shm == "off" {
-			require.NotContains(t, lastReady(log), "shm=true")
+		if strings.Contains(lastReady(log), "shm=true") {
+			kept++
 		}
 		t.Logf("round %d: %d requests before the kill, back after %v: %s", round+1, n, time.Since(begin).Round(time.Millisecond), readyFields(log))
 		c = s.dial(8)
@@ -78,6 +79,11 @@ func testKill(t *testing.T, shm string) {
 		c.Close()
 	}
 	t.Logf("%v", w)
+	if shm == "off" {
+		require.Zero(t, kept)
+	} else if _, err := os.Stat("/dev/shm"); err == nil {
+		require.Equal(t, rounds, kept, "starts that took the mapping from shared memory")
+	}
 	s.stop()
 	s.check()
 }

@@ -44,7 +44,7 @@ func TestMemory(t *testing.T) {
 	taken := func(size string) float64 {
 		dir := shortDir(t)
 		// In memory if possible: to remove a file of so many pieces takes ext4 many seconds.
-		if d, err := os.MkdirTemp("/dev/shm", "goftl-e2e-"); err == nil {
+		if d, err := os.MkdirTemp("/dev/shm", "goftl-e2e-"); err == nil { //nolint:usetesting // not where TempDir is
 			dir = d
 			t.Cleanup(func() { os.RemoveAll(d) })
 		}

@@ -65,8 +65,12 @@ func TestRunTwice(t *testing.T) {
 	aside := filepath.Join(shortDir(t), "s")
 	var all sync.WaitGroup
 	for _, args := range [][]string{
-		{"serve", "--dir", s.dir}, {"serve", "--dir", s.dir, "--socket", aside}, {"serve", "--dir", s.dir, "--read-only", "--socket", aside},
-		{"check", "--dir", s.dir}, {"inspect", "--dir", s.dir}, {"destroy", "--yes", "--dir", s.dir},
+		{"serve", "--dir", s.dir},
+		{"serve", "--dir", s.dir, "--socket", aside},
+		{"serve", "--dir", s.dir, "--read-only", "--socket", aside},
+		{"check", "--dir", s.dir},
+		{"inspect", "--dir", s.dir},
+		{"destroy", "--yes", "--dir", s.dir},
 	} {
 		all.Go(func() { // each waits a while before it gives up
 			out, err := exec.Command(filepath.Join(bin, "ftlnbd"), args...).CombinedOutput()
