@@ -269,7 +269,11 @@ func (b *bed) finished(c *call) {
 	}
 	for i, g := range c.gens {
 		lba := c.req.LBA + uint64(i)
-		b.cur[lba] = g
+		// FUA requests complete after later ones; what counts is the order of
+		// submission.
+		if g&^zeroed > b.cur[lba]&^zeroed {
+			b.cur[lba] = g
+		}
 		delete(b.lost, lba)
 		delete(b.gone, lba)
 		b.also[lba] = newer(b.also[lba], g)

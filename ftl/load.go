@@ -78,7 +78,7 @@ func loadDirDone(x *devIO, err error) {
 		ld.readDir(1)
 		return
 	}
-	ld.end(fmt.Errorf("checkpoint directory %d: both copies are unreadable: %w", d.sb.CkptK, unix.EIO))
+	ld.end(fmt.Errorf("checkpoint directory %d: both copies are unreadable: %w (%w)", d.sb.CkptK, unix.EIO, err))
 }
 
 func (d *Device) checkDir() error {
