@@ -19,7 +19,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-nbd lint fmt e2e run ci clean
+.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint fmt e2e run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -53,17 +53,23 @@ fuzz: ## Every fuzz target for FUZZTIME=20s each
 	    $(GO) test $$d -run='^$$' -fuzz="^$$f\$$" -fuzztime=$(FUZZTIME); \
 	  done; done
 
-bench: ## Benchmarks of every package: ns/op, allocs/op, IOPS
-	$(GO) test -run='^$$' -bench=. -benchmem -timeout 0 $(UNIT)
+BENCHARGS ?=
+BENCH     := $(GO) run ./tests/bench $(BENCHARGS)
+
+bench: build ## Messages, pollers, reactors, null and malloc devices, metadata, beside the yardstick (BENCHARGS='-rounds 5 ...')
+	$(BENCH) floor
 
 bench-yardstick: build ## The yardstick that figures are compared with (4 KiB random log-write in one thread)
-	bin/ftlperf yardstick
+	$(BENCH) yardstick
 
 bench-file: build ## ftlperf on a file against fio's io_uring engine on the same file, same run
-	$(GO) test -tags bench -count=1 -timeout 0 -v -run TestFile ./tests/bench
+	$(BENCH) file
 
-bench-nbd: build ## ftlnbd on memory against nbdkit and qemu-nbd, same run, same client (BENCH_FIO=1: with fio too)
-	$(GO) test -tags bench -count=1 -timeout 0 -v -run TestNBD ./tests/bench
+bench-ftl: build ## The FTL: IOPS of the yardstick, create, load, recovery after kill -9, memory (BENCHARGS=-big: after 14 and 40 GiB)
+	$(BENCH) ftl
+
+bench-nbd: build ## ftlnbd in memory against nbdkit, qemu-nbd and nbd-server, same run, same client (BENCHARGS=-fio: with fio too)
+	$(BENCH) nbd
 
 lint: ## golangci-lint (pinned in tools/go.mod, builds itself), gofumpt and gci
 	$(LINT) run ./...
