@@ -31,7 +31,7 @@ build: ## Build the commands into bin/ (ftlnbd, ftlperf)
 	$(GO) build $(ALL)
 	@for a in $(APPS); do echo "$(GO) build -o bin/$$a ./apps/$$a"; CGO_ENABLED=0 $(GO) build -trimpath -o bin/$$a ./apps/$$a || exit 1; done
 
-vet: ## go vet, also with the e2e tag
+vet: ## go vet, also of what has a build tag
 	$(GO) vet -tags e2e,bench,mutants $(ALL)
 
 test: ## Unit tests of every package, and a short run of the simulator
