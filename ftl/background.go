@@ -291,8 +291,9 @@ func idleTick(arg any) poller.Result {
 	if d.th.Now()-d.lastActive < idlePeriod {
 		return poller.Idle
 	}
-	d.idleTimer.Pause()
-	d.pad()
+	if d.pad() {
+		d.idleTimer.Pause()
+	}
 	return poller.Busy
 }
 
