@@ -136,7 +136,7 @@ func TestServerRoundTrip(t *testing.T) {
 	}
 	_, err := client.Dial(v.uri("nothere"))
 	require.ErrorIs(t, err, unix.ENOENT)
-	waitFor(t, func() bool { return v.srv.Stats().Transmitting == 0 })
+	waitFor(t, func() bool { st := v.srv.Stats(); return st.Transmitting == 0 && st.Negotiating == 0 && st.Failed == 1 })
 	st := v.srv.Stats()
 	require.EqualValues(t, 10, st.Accepted)
 	require.EqualValues(t, 1, st.Failed)
