@@ -24,7 +24,7 @@ func TestTransientBaseWriteErrors(t *testing.T) {
 			require.Empty(t, b.churn(200, 8, 8))
 			b.crashed()
 		}
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		s := b.stats()
 		require.NotZero(t, s.Base[SourceCompaction].Write.ErrorsMedia)
 		require.Zero(t, s.Lost)
@@ -52,7 +52,7 @@ func TestStickyBaseWriteErrors(t *testing.T) {
 			require.Empty(t, b.churn(200, 8, 8))
 			b.crashed()
 		}
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		require.Zero(t, b.stats().Lost)
 		b.good()
 		b.settleAll()
@@ -82,7 +82,7 @@ func TestBaseThatCannotBeWritten(t *testing.T) {
 		require.NoError(t, b.halted(false))
 		dead.Remove()
 		b.load()
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		b.verify(true)
 		require.Empty(t, b.churn(100, 8, 8))
 		b.verify(true)

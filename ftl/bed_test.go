@@ -2,7 +2,6 @@ package ftl
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -545,6 +544,12 @@ func (b *bed) noChannels() {
 	}
 }
 
+// mustBe demands a health.
+func (b *bed) mustBe(want Health) {
+	b.t.Helper()
+	_ = b.health(want)
+}
+
 // health requires a state.
 func (b *bed) health(want Health) error {
 	b.t.Helper()
@@ -603,8 +608,6 @@ func (b *bed) pass(d time.Duration) {
 
 // region returns where a region lies.
 func (b *bed) region(t layout.RegionType) *layout.Region { return b.d.lay.Region(t) }
-
-func isErr(err error, want error) bool { return errors.Is(err, want) }
 
 // eachKind runs a test with and without metadata on the cache, and with a
 // volatile cache.

@@ -1,6 +1,7 @@
 package ftl
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func TestTransientLogWriteErrors(t *testing.T) {
 			b.trims(b.rnd.Uint64N(b.d.Blocks()-40), 40)
 		}
 		require.NotZero(t, b.stats().Rehomed)
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		b.good()
 		b.heal()
 		b.settleAll()
@@ -67,7 +68,7 @@ func TestStickyLogWriteErrors(t *testing.T) {
 			require.Empty(t, b.churn(150, 8, 8))
 			b.crashed()
 		}
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		require.NotZero(t, b.stats().Rehomed)
 		b.good()
 		b.settleAll()
@@ -93,7 +94,7 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 		failed := b.churn(20, 8, 8)
 		require.NotEmpty(t, failed)
 		for e := range failed {
-			require.True(t, e == unix.EIO || e == unix.EROFS, "%v", e)
+			require.True(t, errors.Is(e, unix.EIO) || errors.Is(e, unix.EROFS), "%v", e)
 		}
 		require.Equal(t, HealthReadOnly, heard)
 		require.Error(t, b.health(HealthReadOnly))
@@ -104,7 +105,7 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 		require.NoError(t, b.halted(false))
 		b.heal()
 		b.load()
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		b.verify(true)
 		b.check()
 		b.stop(false)

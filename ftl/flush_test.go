@@ -53,7 +53,7 @@ func TestFailedUserFlush(t *testing.T) {
 				require.Equal(t, k, b.mediaK(), "no checkpoint is committed after a failed flush")
 				b.heal()
 				b.load()
-				b.health(HealthOK)
+				b.mustBe(HealthOK)
 				b.verify(true)
 				b.sync()
 				b.stop(false)
@@ -88,7 +88,7 @@ func TestNoCheckpointAfterFailedFlush(t *testing.T) {
 			tested++
 			require.Equal(t, k, b.mediaK(), "committed after %d turns", turns)
 		}
-		b.health(HealthReadOnly)
+		b.mustBe(HealthReadOnly)
 		require.NoError(t, b.halted(true))
 		b.heal()
 		b.load()
@@ -143,12 +143,12 @@ func TestFailedFlushes(t *testing.T) {
 				}
 				require.NotZero(t, r.Hits())
 				b.churn(20, 8, 4)
-				b.health(HealthReadOnly)
+				b.mustBe(HealthReadOnly)
 				b.good()
 				_ = b.halted(false)
 				b.heal()
 				b.load()
-				b.health(HealthOK)
+				b.mustBe(HealthOK)
 				b.verify(true)
 				require.Empty(t, b.churn(20, 8, 4))
 				b.settleAll()

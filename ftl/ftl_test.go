@@ -114,8 +114,6 @@ func stamp(b []byte, lba uint64, gen uint32) {
 type testReq struct {
 	req  Request
 	buf  []byte
-	gen  uint32
-	done bool
 	want []uint32
 }
 
@@ -199,10 +197,6 @@ func (r *rig) one(q *testReq) {
 		}
 		return nil
 	})
-}
-
-func (r *rig) flush() {
-	r.one(&testReq{buf: iobuf.Alloc(4096), req: Request{Op: OpFlush}})
 }
 
 // readAll compares the whole device with the model.

@@ -120,7 +120,7 @@ func TestDescriptorCopies(t *testing.T) {
 					}
 					require.NoError(t, tw.start(tw.cfg))
 					tw.verify(!clean)
-					tw.health(HealthOK)
+					tw.mustBe(HealthOK)
 					tw.end()
 				})
 			}
@@ -224,7 +224,7 @@ func TestRottenPages(t *testing.T) {
 					cfg.AcceptLoss = true
 					require.NoError(t, tw.start(cfg))
 					require.Len(t, tw.verify(false), int(to-from))
-					tw.health(HealthOK)
+					tw.mustBe(HealthOK)
 					tw.put(from+3, 5)
 					require.Len(t, tw.verify(false), int(to-from)-5)
 					require.NoError(t, tw.do(OpTrim, from+20, 5))
@@ -269,7 +269,7 @@ func TestReadOnlyLoad(t *testing.T) {
 			cfg.ReadOnly = true
 			require.NoError(t, tw.start(cfg))
 			tw.verify(!clean)
-			tw.health(HealthReadOnly)
+			tw.mustBe(HealthReadOnly)
 			require.Equal(t, unix.EROFS, tw.do(OpWrite, 0, 1))
 			require.Equal(t, unix.EROFS, tw.do(OpTrim, 0, 1))
 			require.True(t, tw.d.Idle())
@@ -339,7 +339,7 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	require.NoError(t, err)
 	if dm == "blocks" {
 		// The mapping is known: reads fail, writing goes on.
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		require.Len(t, b.verify(true), 1)
 		b.end()
 		return
@@ -356,7 +356,7 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	cfg := b.cfg
 	cfg.AcceptLoss = true
 	require.NoError(t, b.start(cfg))
-	b.health(HealthOK)
+	b.mustBe(HealthOK)
 	b.verify(true)
 	for l := range uint64(60) {
 		b.put(l, 1)
@@ -365,7 +365,7 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	b.settleAll()
 	b.stop(false)
 	b.load()
-	b.health(HealthOK)
+	b.mustBe(HealthOK)
 	require.NotZero(t, b.d.Superblock().State&superblock.StateDegraded)
 	b.good()
 	b.end()

@@ -36,7 +36,7 @@ func TestNoSpaceOnCache(t *testing.T) {
 				Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to, Prob: []float64{1, 0.5, 0.3}[round],
 			})
 			onlyErr(t, b.churn(40, 8, 8), unix.ENOSPC)
-			b.health(HealthOK)
+			b.mustBe(HealthOK)
 			b.good()
 			full.Remove()
 			// The void record is written with the next request that comes after a while.
@@ -71,7 +71,7 @@ func TestNoSpaceThenStop(t *testing.T) {
 			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
 			require.NoError(t, b.halted(fast))
 			b.load()
-			b.health(HealthOK)
+			b.mustBe(HealthOK)
 			b.verify(true)
 			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
 			b.heal()
@@ -97,7 +97,7 @@ func TestNoSpaceForEverything(t *testing.T) {
 			onlyErr(t, b.churn(10, 8, 8), unix.ENOSPC)
 			b.pass(300 * time.Millisecond)
 		}
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		b.good()
 		b.crashed()
 		full.Remove()
@@ -129,7 +129,7 @@ func TestNoSpaceOnBase(t *testing.T) {
 			b.pass(200 * time.Millisecond)
 			onlyErr(t, b.churn(5, 4, 2), unix.ENOSPC)
 		}
-		b.health(HealthOK)
+		b.mustBe(HealthOK)
 		require.Zero(t, b.stats().Lost)
 		b.good()
 		b.crashed()
@@ -162,7 +162,7 @@ func TestNoSpaceOnBaseThenStop(t *testing.T) {
 			b.pass(70 * time.Millisecond)
 			require.NoError(t, b.halted(fast))
 			b.load()
-			b.health(HealthOK)
+			b.mustBe(HealthOK)
 			b.verify(true)
 			b.heal()
 			b.pass(200 * time.Millisecond)

@@ -1,6 +1,7 @@
 package ftl
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -56,7 +57,7 @@ func hotRemoval(t *testing.T, dev int, name string, md uint32, vol bool, at int)
 	b.step = nil
 	require.NotEmpty(t, failed)
 	for e := range failed {
-		require.True(t, e == unix.EIO || e == unix.EROFS || e == unix.ENODEV, "%v", e)
+		require.True(t, errors.Is(e, unix.EIO) || errors.Is(e, unix.EROFS) || errors.Is(e, unix.ENODEV), "%v", e)
 	}
 	require.ErrorIs(t, b.health(HealthReadOnly), unix.ENODEV)
 	require.Equal(t, []Health{HealthReadOnly}, heard)
@@ -87,7 +88,7 @@ func hotRemoval(t *testing.T, dev int, name string, md uint32, vol bool, at int)
 	b.until("the removal", func() bool { return gone })
 	// The medium comes back.
 	tw := b.crash()
-	tw.health(HealthOK)
+	tw.mustBe(HealthOK)
 	tw.verify(true)
 	tw.end()
 }
@@ -183,7 +184,7 @@ func TestEventsOfOthers(t *testing.T) {
 	b.create()
 	devEvent(b.d, bdev.Resize, b.mgr.Lookup("cache"), nil)
 	devEvent(b.d, bdev.MediaManagement, b.mgr.Lookup("base"), []bdev.MediaExtent{{}})
-	b.health(HealthOK)
+	b.mustBe(HealthOK)
 	b.put(0, 1)
 	b.stop(false)
 }

@@ -82,7 +82,7 @@ func TestBadBlocks(t *testing.T) {
 					}
 					bad := b.verify(false)
 					require.Len(t, bad, 2)
-					b.health(HealthOK)
+					b.mustBe(HealthOK)
 					s := b.stats()
 					if dm.name == "bit rot" {
 						c := &s.Cache
@@ -145,7 +145,7 @@ func TestBadBlocksAreLostByMoves(t *testing.T) {
 				b.heal()
 				require.Len(t, b.verify(false), int(want))
 				require.Equal(t, want, b.stats().Lost)
-				b.health(HealthOK)
+				b.mustBe(HealthOK)
 				b.settleAll()
 				b.stop(false)
 				b.load()
