@@ -107,7 +107,7 @@ func TestBadDevices(t *testing.T) {
 		}, 1, []string{"cache.img is not"}},
 		{"base cut", func(d string) []string { truncate(base(d), 100<<20); return nil }, 1, []string{"shrunk"}},
 		{"cache cut", func(d string) []string { truncate(cache(d), 10<<20); return nil }, 1, []string{"shrunk"}},
-		{"cache empty", func(d string) []string { truncate(cache(d), 0); return nil }, 1, []string{"too small", "cache.img"}},
+		{"cache empty", func(d string) []string { truncate(cache(d), 0); return nil }, 1, []string{"cache.img is gone or empty"}},
 		{"base of an odd length", func(d string) []string { truncate(base(d), 256<<20+1000); return nil }, 1, []string{"multiple of 4096"}},
 		{"foreign cache", func(d string) []string { edit(t, cache(d), 0, noise); return nil }, 1, []string{"cache", "foreign data"}},
 		{"foreign base", func(d string) []string { edit(t, base(d), 0, noise); return nil }, 1, []string{"base", "foreign data"}},
@@ -198,6 +198,35 @@ func TestBlankFiles(t *testing.T) {
 	require.Contains(t, s.output(), "loaded ftl0 (64MiB)")
 	s.stop()
 	s.check()
+}
+
+// TestHalfMade starts on what a server leaves that is killed while it makes its files: there is nothing to lose, so a
+// device is made.
+func TestHalfMade(t *testing.T) {
+	needOurs(t)
+	for name, sizes := range map[string][2]int64{
+		"empty cache":                 {0, -1},
+		"cache without data":          {200 << 20, -1},
+		"base without data":           {-1, 400 << 20},
+		"cache of some size, no base": {100 << 20, 0},
+		"both empty":                  {0, 0},
+	} {
+		dir := shortDir(t)
+		for i, f := range []string{"cache.img", "base.img"} {
+			if sizes[i] >= 0 {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, f), nil, 0o600))
+				require.NoError(t, os.Truncate(filepath.Join(dir, f), sizes[i]))
+			}
+		}
+		for _, command := range []string{"check", "inspect", "destroy"} {
+			out, code := ftlnbd(t, "", command, "--dir", dir)
+			require.Equal(t, 1, code, "%s, %s: %s", name, command, out)
+		}
+		s := serveIn(t, dir, "64MiB")
+		require.Contains(t, s.output(), "created", name)
+		s.stop()
+		s.check()
+	}
 }
 
 // TestRottenSuperblock damages one copy of two: the device is loaded from the other, which repairs the first.

@@ -46,8 +46,8 @@ type Specs struct {
 	Create      bool
 }
 
-// Resolve decides which specs to open. Files in Dir are made only when neither
-// of them exists: one alone means that something is wrong, and a new file in
+// Resolve decides which specs to open. Files in Dir are made only when none of
+// them has data: one alone means that something is wrong, and a new file in
 // its place would hide that.
 func (p *Place) Resolve(mayCreate bool) (Specs, error) {
 	if (p.Cache == "") != (p.Base == "") {
@@ -61,24 +61,34 @@ func (p *Place) Resolve(mayCreate bool) (Specs, error) {
 	}
 	cache, base := filepath.Join(p.Dir, CacheFile), filepath.Join(p.Dir, BaseFile)
 	s := Specs{Cache: fileSpec(cache, 0), Base: fileSpec(base, 0)}
-	haveCache, haveBase, err := bothExist(cache, base)
+	hasCache, err := contentOf(cache)
+	if err != nil {
+		return s, err
+	}
+	hasBase, err := contentOf(base)
 	switch {
 	case err != nil:
 		return s, err
-	case haveCache && haveBase:
+	case hasCache > noFile && hasBase > noFile:
 		return s, nil
-	case haveCache != haveBase:
+	case hasCache == someData || hasBase == someData:
 		missing := cache
-		if haveCache {
+		if hasCache == someData {
 			missing = base
 		}
-		return s, fmt.Errorf("%s is gone but the other file of the device is there; bring it back, or remove both: %w", missing, ErrHalf)
+		return s, fmt.Errorf("%s is gone or empty but the other file of the device is there; bring it back, or remove both: %w", missing, ErrHalf)
 	case !mayCreate:
 		return s, fmt.Errorf("no device in %s (ftlnbd serve --dir %s makes one): %w", p.Dir, p.Dir, unix.ENOENT)
 	}
 	cacheBytes, baseBytes, err := p.FileSizes()
 	if err != nil {
 		return s, err
+	}
+	if hasCache == noData {
+		cacheBytes = 0 // what it is
+	}
+	if hasBase == noData {
+		baseBytes = 0
 	}
 	return Specs{Cache: fileSpec(cache, cacheBytes), Base: fileSpec(base, baseBytes), Create: true}, nil
 }
@@ -100,14 +110,11 @@ func (p *Place) resolveSpecs(mayCreate bool) (Specs, error) {
 			if sp.Kind != "file" {
 				continue
 			}
-			st, err := os.Stat(sp.Main)
-			switch {
-			case errors.Is(err, os.ErrNotExist):
+			// What an error says is said when the file is opened.
+			switch has, err := contentOf(sp.Main); {
+			case err == nil && has == noFile:
 				missing = append(missing, sp.Main)
-			case err == nil && !st.Mode().IsRegular():
-				// A block device is always there: whether it is new is told by
-				// what it holds.
-			default:
+			case has == someData:
 				have = append(have, sp.Main)
 			}
 		}
@@ -119,19 +126,41 @@ func (p *Place) resolveSpecs(mayCreate bool) (Specs, error) {
 	return s, nil
 }
 
-func bothExist(a, b string) (haveA, haveB bool, err error) {
-	for i, path := range []string{a, b} {
-		_, err := os.Stat(path)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, false, err
-		}
-		if i == 0 {
-			haveA = err == nil
-		} else {
-			haveB = err == nil
-		}
+// content says what stands in a file.
+type content uint8
+
+const (
+	noFile   content = iota // none, or an empty one
+	noData                  // nothing but a hole, or no regular file
+	someData                // anything else
+)
+
+// contentOf looks at a file. A file without data is no half of a device: the
+// process that made it was killed before it came to the other one.
+func contentOf(path string) (content, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return noFile, nil
 	}
-	return haveA, haveB, nil
+	if err != nil {
+		return someData, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return someData, err
+	case !st.Mode().IsRegular():
+		// A block device is always there: whether it is new is told by what it
+		// holds.
+		return noData, nil
+	case st.Size() == 0:
+		return noFile, nil
+	}
+	if _, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+		return noData, nil
+	}
+	return someData, nil
 }
 
 var specQuote = strings.NewReplacer(`\`, `\\`, `,`, `\,`, `;`, `\;`)
