@@ -22,7 +22,7 @@ var (
 	flagTrace = flag.Bool("simtrace", false, "write the trace of every seed to standard output; use with -seed")
 )
 
-const tailLines = 120 // of trace in a report
+const tailLines = 60 // of trace in a report
 
 // Case is one seed of a test.
 type Case struct {

@@ -2,6 +2,7 @@ package ftlsim
 
 import (
 	"encoding/binary"
+	"fmt"
 
 	"github.com/google/uuid"
 
@@ -25,7 +26,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		Create: create, Force: create && b.Life > 0, SparePct: p.SparePct,
 		ChunkBlocks: p.ChunkBlocks, BandBlocks: p.BandBlocks, SizeBytes: p.SizeBytes,
 		NoVerify: p.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: p.RedoBytes, SumCacheBytes: p.SumCacheBytes,
-		AcceptLoss: b.AcceptLoss,
+		AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly,
 	}
 	if p.Greedy {
 		cfg.Policy = ftl.PolicyGreedy
@@ -69,6 +70,20 @@ func ftlDone(q *ftl.Request) {
 
 // Stop ends the device.
 func (f *ftlDevice) Stop(fast bool, done func(err error)) { f.d.Stop(fast, done) }
+
+// Check compares counts, mapping, records and checksums.
+func (f *ftlDevice) Check(done func(problem error)) {
+	if err := f.d.CheckInvariants(); err != nil {
+		f.b.Thread.Post(func(any) { done(err) }, nil)
+		return
+	}
+	f.d.Check(func(rep *ftl.CheckReport, err error) {
+		if err == nil && !rep.OK() {
+			err = fmt.Errorf("the check found: %v", rep.Problems)
+		}
+		done(err)
+	})
+}
 
 // Idle says whether nothing is under way.
 func (f *ftlDevice) Idle() bool { return f.d.Idle() }

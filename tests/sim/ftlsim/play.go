@@ -100,10 +100,15 @@ func (p *Play) run() error {
 
 // oneLife boots, starts, verifies, works and ends. Every phase may be cut short by a crash.
 func (p *Play) oneLife(crashes bool) error {
+	r := p.c.Rand
+	if p.created && p.plan.Faults < FaultsTransient && r.IntN(6) == 0 {
+		if err := p.look(); err != nil {
+			return err
+		}
+	}
 	if err := p.boot(); err != nil {
 		return err
 	}
-	r := p.c.Rand
 	light := func(often bool, most int64) fuse {
 		if crashes && often {
 			return p.fuse(most)
@@ -170,6 +175,58 @@ func (p *Play) boot() error {
 	return nil
 }
 
+// look starts the device read-only, as an offline check does, verifies it, and makes sure that it wrote nothing.
+func (p *Play) look() error {
+	if err := p.boot(); err != nil {
+		return err
+	}
+	p.life.boot.ReadOnly = true
+	before := p.writes()
+	if err := p.start(forever); err != nil {
+		return fmt.Errorf("read-only: %w", err)
+	}
+	if err := p.verify(forever); err != nil {
+		return fmt.Errorf("read-only: %w", err)
+	}
+	if err := p.check(); err != nil {
+		return fmt.Errorf("read-only: %w", err)
+	}
+	if n := p.writes() - before; n != 0 {
+		return fmt.Errorf("read-only: %d writes", n)
+	}
+	p.count("read-only looks", 1)
+	p.end()
+	return nil
+}
+
+func (p *Play) writes() uint64 {
+	a, b := p.cache.Stats(), p.base.Stats()
+	return a.Writes + a.Unmaps + b.Writes + b.Unmaps
+}
+
+// check has the device verify itself.
+func (p *Play) check() error {
+	done := false
+	var problem error
+	p.life.boot.Thread.Send(func(any) {
+		p.dev.Check(func(err error) { done, problem = true, err })
+	}, nil)
+	if err := p.phase("check", stepsLoad, forever, func() bool { return done }); err != nil {
+		return err
+	}
+	p.count("checks", 1)
+	return problem
+}
+
+// end ends a life in which nothing is under way: by a stop that was forgotten, a power loss or a kill.
+func (p *Play) end() {
+	if p.c.Rand.IntN(2) == 0 {
+		p.crash()
+		return
+	}
+	p.kill()
+}
+
 // phase steps until cond holds, or the fuse has burnt down.
 func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error {
 	err := p.life.w.Run(steps, func() bool { return p.fail != nil || cond() || f.burnt() })
@@ -232,7 +289,7 @@ func (p *Play) start(f fuse) error {
 		p.kill()
 		return errOver
 	}
-	if p.dev.ReadOnly() && p.plan.Faults != FaultsTransient {
+	if p.dev.ReadOnly() && p.plan.Faults != FaultsTransient && !p.life.boot.ReadOnly {
 		return fmt.Errorf("%s: the device takes no writes although nothing failed", what)
 	}
 	p.count(what, 1)
@@ -264,6 +321,8 @@ func (p *Play) verify(f fuse) error {
 	if p.life.boot.AcceptLoss {
 		// Older content is what was accepted.
 		p.m.Restart(v.found)
+	} else if p.life.boot.ReadOnly {
+		return p.m.CheckRecovered(*p.point, v.found, false)
 	} else if err := p.m.Recovered(*p.point, v.found, p.plan.Faults >= FaultsTransient); err != nil {
 		return fmt.Errorf("after recovery: %w", err)
 	}
@@ -304,6 +363,11 @@ func (p *Play) work(f fuse) error {
 func (p *Play) settle() error {
 	if err := p.phase("settling", stepsLoad, forever, func() bool { return p.dev.Idle() && p.cache.InFlight()+p.base.InFlight() == 0 }); err != nil {
 		return err
+	}
+	if p.plan.Faults < FaultsTransient && p.c.Rand.IntN(2) == 0 {
+		if err := p.check(); err != nil {
+			return err
+		}
 	}
 	// Housekeeping that waits for a pause may begin now; but it must end.
 	rest := func(ns int64) { p.life.w.After(ns, func(any) {}, nil); p.life.w.RunFor(ns) }
@@ -346,8 +410,8 @@ func (p *Play) stop(f fuse, crashes bool) error {
 		p.count("clean stops", 1)
 		p.m.Flushed(p.m.Acks())
 	}
-	if crashes && r.IntN(2) == 0 {
-		p.crash()
+	if crashes {
+		p.end()
 		return nil
 	}
 	p.kill()

@@ -40,6 +40,8 @@ type Device interface {
 	Blocks() uint64
 	Submit(r *Request)
 	Stop(fast bool, done func(err error))
+	// Check verifies a device that is idle or was started read-only, and calls done with what it found.
+	Check(done func(problem error))
 	// Idle says whether nothing is under way or waiting, in the background either.
 	Idle() bool
 	// ReadOnly says whether the device has given up writing, which only faults may make it do.
@@ -64,6 +66,8 @@ type Boot struct {
 	Cache   string // names of the bdevs
 	Base    string
 	ShmDir  string // "" without shared memory
+	// ReadOnly is for a look at a device that must write nothing.
+	ReadOnly bool
 	// AcceptLoss lets the device take writes again although it has lost what was durable.
 	AcceptLoss bool
 	Life       int

@@ -135,6 +135,10 @@ func (d *toyDevice) apply(h toyHeader) {
 }
 
 func (d *toyDevice) mark() {
+	if d.b.ReadOnly {
+		d.ready(d, nil)
+		return
+	}
 	d.inc++
 	d.seq++
 	d.putHeader(9, 0, 0, 0)
@@ -154,6 +158,7 @@ func (d *toyDevice) ReadOnly() bool                       { return false }
 func (d *toyDevice) Sole(bool, uint64) bool               { return false }
 func (d *toyDevice) Body(bool, uint64) bool               { return false }
 func (d *toyDevice) Front(bool) uint64                    { return 0 }
+func (d *toyDevice) Check(done func(error))               { d.b.Thread.Post(func(any) { done(nil) }, nil) }
 func (d *toyDevice) Counters(func(name string, n uint64)) {}
 
 func (d *toyDevice) Submit(r *Request) {

@@ -291,8 +291,22 @@ func (p Point) Weaker(q Point) Point { return Point{min(p.upTo, q.upTo)} }
 // content of every block that was ever touched; a block that could not be read is absent, which is allowed if
 // mayFail says so.
 func (m *Model) Recovered(p Point, found map[uint64]uint64, mayFail bool) error {
+	if err := m.CheckRecovered(p, found, mayFail); err != nil {
+		return err
+	}
+	m.restart(found)
+	return nil
+}
+
+// CheckRecovered is Recovered that only looks: for a device that was looked at and not started.
+func (m *Model) CheckRecovered(p Point, found map[uint64]uint64, mayFail bool) error {
 	upTo := p.upTo
 	touched := m.Touched()
+	for _, b := range m.blocks {
+		for _, o := range b.ops {
+			o.seen = 0
+		}
+	}
 	for _, lba := range touched {
 		if o := m.writerOf(lba, found); o != nil {
 			o.seen++
@@ -324,7 +338,6 @@ func (m *Model) Recovered(p Point, found map[uint64]uint64, mayFail bool) error 
 				upTo, m.acks, p.upTo, err)
 		}
 	}
-	m.restart(found)
 	return nil
 }
 
