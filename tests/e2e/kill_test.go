@@ -151,16 +151,11 @@ func readAll(t *testing.T, c *client.Conn, bytes int64) {
 	}
 }
 
-// TestKillWhileStarting kills the server again and again before it is ready, also while it creates the device.
+// TestKillWhileStarting kills the server again and again before it is ready.
 func TestKillWhileStarting(t *testing.T) {
 	needOurs(t)
 	r := rand.New(rand.NewPCG(seedOf(t), 1))
 	dir := shortDir(t)
-	for range 5 {
-		s := launch(t, dir, smallSize, small(dir)...)
-		time.Sleep(time.Duration(r.IntN(60)) * time.Millisecond)
-		s.kill()
-	}
 	s := serveIn(t, dir, smallSize, small(dir)...)
 	w := newWriter(t, r.Uint64(), 0, smallBytes/model.BlockSize)
 	c := s.dial(32)
