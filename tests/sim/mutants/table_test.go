@@ -10,8 +10,9 @@ type mutant struct {
 	test       string
 }
 
-// table has the defects; the rules are those of the power-loss table in ARCHITECTURE.md. Left out are two that another
-// rule implies: the flush between bodies and summary (the one behind the summary covers the bodies too), and the last
+// table has the defects; the rules are those of the power-loss table in ARCHITECTURE.md. Left out are three that another
+// rule implies: the flush behind the primary copy of a descriptor (the next update of the same descriptor comes behind
+// other flushes, and so does every user flush that needs it), the flush between bodies and summary (the one behind the summary covers the bodies too), and the last
 // user record of a segment against cu (a segment is in quarantine only when all of them were acknowledged, and a
 // checkpoint that began later covers what was acknowledged).
 var table = []mutant{
@@ -19,12 +20,6 @@ var table = []mutant{
 		"descriptors: primary written before the mirror is durable", "1", "ftl/md/ordered.go",
 		"	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {\n		q.stage++\n",
 		"	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {\n		q.stage++\n		if q.stage == orderedFlush1 {\n			q.stage++\n		}\n",
-		"TestFTL",
-	},
-	{
-		"descriptors: no flush after the primary", "1", "ftl/md/ordered.go",
-		"	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {\n",
-		"	if q.stage != orderedWrite2 && q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {\n",
 		"TestFTL",
 	},
 	{
