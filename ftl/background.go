@@ -304,6 +304,9 @@ func (d *Device) fail(h Health, why string, err error) {
 	}
 	d.health = h
 	d.failure = err
+	if d.shm != nil {
+		d.shm.invalidate() // a restart finds out from the devices what is there
+	}
 	d.log.Error("the device stops taking writes", "health", h.String(), "why", why, "err", err)
 	if d.cfg.OnHealth != nil {
 		d.cfg.OnHealth(h, err)

@@ -113,6 +113,9 @@ func (t *shmTable) begin(inc uint32, u, g uint64) {
 	t.head.inc.Store(uint64(inc))
 }
 
+// invalidate keeps a restart from taking the memory over.
+func (t *shmTable) invalidate() { t.head.inc.Store(0) }
+
 // closeTable gives the mapping's memory back; keep leaves it for a restart.
 func (d *Device) closeTable(keep bool) {
 	if d.shm != nil {

@@ -101,6 +101,8 @@ func create() *desc {
 		{Name: "memory", Action: stepMemory, Cleanup: stepFreeMemory},
 		{Name: "mapping", Action: stepNewTable, Cleanup: stepFreeTable},
 		{Name: "metadata objects", Action: stepMetadata, Cleanup: stepFreeMetadata},
+		// A start that is interrupted from here on leaves a device that says so.
+		{Name: "mark as being made", Action: stepMarkCreating},
 		{Name: "reserve metadata space", Action: stepReserveSpace},
 		{Name: "clear chunk descriptors", Action: stepClearChunks},
 		{Name: "clear band descriptors", Action: stepClearBands},
@@ -283,13 +285,18 @@ func stepCreateOrLoad(p *process) {
 	}
 	choice, err := d.chooseSuperblock()
 	d.cfg.UUID = want
+	half := err == nil && choice.SB.State&superblock.StateCreating != 0
 	if d.cfg.Create {
-		if refused := d.refuseCreate(err); refused != nil {
+		d.life.remake = half
+		if refused := d.refuseCreate(err); refused != nil && !half {
 			p.Fail(refused)
 			return
 		}
 		p.Call(create())
 		return
+	}
+	if half {
+		err = fmt.Errorf("%w: making %q was interrupted before it was complete", superblock.ErrBlank, choice.SB.Name)
 	}
 	if err != nil {
 		p.Fail(err)
@@ -463,9 +470,20 @@ func firstDirDone(x *devIO, err error) {
 	x.call(firstDirDone, d)
 }
 
+// stepMarkCreating writes a superblock that says that nothing behind it counts.
+func stepMarkCreating(p *process) {
+	d := enter(p)
+	nsb := d.sb
+	nsb.State |= superblock.StateCreating
+	d.writeSuperblock(nsb, next)
+}
+
+// stepFirstSuperblock makes the device exist.
 func stepFirstSuperblock(p *process) {
 	d := enter(p)
-	d.writeSuperblock(d.sb, next)
+	nsb := d.sb
+	nsb.State &^= superblock.StateCreating
+	d.writeSuperblock(nsb, next)
 }
 
 func stepListFree(p *process) {
@@ -582,7 +600,9 @@ func (d *Device) stopTimers() {
 // stepRun opens the device for IO.
 func stepRun(p *process) {
 	d := enter(p)
-	if d.shm != nil {
+	if d.shm != nil && d.health == HealthOK {
+		// A device that lost something stays read-only (Rule 17): a mapping in
+		// shared memory, taken after a kill, would hide that.
 		d.shm.begin(d.sb.Inc, d.ackedU, d.lastG)
 	}
 	d.life.choice = nil
