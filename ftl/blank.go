@@ -27,7 +27,7 @@ type blankCheck struct {
 // stepLookForData refuses devices that hold something, unless Force is set.
 func stepLookForData(p *process) {
 	d := enter(p)
-	if d.cfg.Force {
+	if d.cfg.Force || d.life.remake {
 		p.Skip()
 		return
 	}

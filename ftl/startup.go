@@ -27,6 +27,7 @@ type lifecycle struct {
 	onDrain func(d *Device)
 	onQuiet func(d *Device)
 	zeroes  devIO
+	remake  bool // a creation that was interrupted is begun anew
 }
 
 type (

@@ -77,8 +77,11 @@ const (
 	StateReadOnly
 	// StateUpgrading: an upgrade of regions is under way.
 	StateUpgrading
+	// StateCreating: the FTL is being made. One that was left like this holds
+	// nothing, and a new one may be made over it.
+	StateCreating
 
-	stateAll = StateDegraded | StateReadOnly | StateUpgrading
+	stateAll = StateDegraded | StateReadOnly | StateUpgrading | StateCreating
 )
 
 // Limit couples a number of free bands to the share of user writes that may

@@ -174,6 +174,30 @@ func TestKillWhileStarting(t *testing.T) {
 	s.check()
 }
 
+// TestKillWhileCreating kills the first start of a device at every stage of it: the next start makes the device, or
+// finds it made.
+func TestKillWhileCreating(t *testing.T) {
+	needOurs(t)
+	for wait := time.Duration(0); wait < 400*time.Millisecond; wait += 20 * time.Millisecond {
+		dir := shortDir(t)
+		// Devices that take their time, so that the stages are far apart.
+		s := launch(t, dir, smallSize, behind(dir, "delay:10ms:", "delay:10ms:")...)
+		time.Sleep(wait)
+		s.kill()
+		how := s.output()
+		s = s.unwrapped().again()
+		c := s.dial(1)
+		_, err := c.WriteAt(make([]byte, 4096), 0)
+		require.NoError(t, err)
+		if strings.Contains(how, "created") {
+			require.Contains(t, s.output(), "loaded")
+		}
+		c.Close()
+		s.stop()
+		s.check()
+	}
+}
+
 // TestOverwrite fills the device and writes five times its size over it, so that compaction and relocation run through
 // all of it while every block is valid.
 func TestOverwrite(t *testing.T) {
