@@ -10,11 +10,17 @@ type mutant struct {
 	test       string
 }
 
-// table has the defects; the rules are those of the power-loss table in ARCHITECTURE.md. Left out are three that another
-// rule implies: the flush behind the primary copy of a descriptor (the next update of the same descriptor comes behind
-// other flushes, and so does every user flush that needs it), the flush between bodies and summary (the one behind the summary covers the bodies too), and the last
-// user record of a segment against cu (a segment is in quarantine only when all of them were acknowledged, and a
-// checkpoint that began later covers what was acknowledged).
+// table has the defects; the rules are those of the power-loss table in ARCHITECTURE.md. Left out are those that a
+// neighbour implies, so that no run can tell them apart:
+//
+//   - the flush behind the primary copy of a descriptor: the next update of the same one, and every user flush that
+//     needs it, comes behind other flushes;
+//   - the flush between bodies and summary: the one behind the summary covers the bodies too;
+//   - the last user record of a segment against cu: a segment is in quarantine only when all of them were
+//     acknowledged, and a checkpoint that began later covers what was acknowledged;
+//   - the flush of both devices before a load reads: recovery's own checkpoint flushes them before anything depends on
+//     it, and the copies of the superblock are repaired with flushes of their own;
+//   - the incarnation of single records in a scan: segments are closed before new records are numbered.
 var table = []mutant{
 	{
 		"descriptors: primary written before the mirror is durable", "1", "ftl/md/ordered.go",
@@ -123,18 +129,13 @@ var table = []mutant{
 		"TestFTL",
 	},
 	{
-		"nothing is flushed before a load reads", "13", "ftl/startup.go",
-		"		{Name: \"flush devices\", Action: stepFlushBoth},\n		{Name: \"read superblocks\"", "		{Name: \"read superblocks\"",
-		"TestFTL",
-	},
-	{
 		"the clean flag stays set", "14", "ftl/startup.go",
 		"	if d.sb.Clean {\n		nsb := d.sb\n		nsb.Clean = false\n", "	if d.sb.Clean {\n		nsb := d.sb\n",
 		"TestFTL",
 	},
 	{
 		"records of an earlier incarnation count", "16", "ftl/recovery.go",
-		"	if r.inc != rs.d.sb.Inc {\n		return\n	}\n", "",
+		" && s.inc == d.sb.Inc && s.lastU", " && s.lastU",
 		"TestFTL",
 	},
 	{
