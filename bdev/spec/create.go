@@ -17,6 +17,9 @@ import (
 type Options struct {
 	Create bool   // make files that do not exist, with the size that is given
 	Name   string // of the device; default: from name=, else derived from the kind or the path
+	// Populate has malloc devices take their memory at once unless their spec
+	// says populate=off, if the system has that much; for programs that measure.
+	Populate bool
 	// Pinned promises that threads with channels do not move to another OS
 	// thread. No module needs the promise at present.
 }
@@ -54,7 +57,7 @@ func create(m *bdev.Manager, t *thread.Thread, s *Spec, o Options) (*bdev.Bdev, 
 		mk.name = s.reader(0).text("name")
 	}
 	if s.Base != nil {
-		base, err := create(m, t, s.Base, Options{Create: o.Create})
+		base, err := create(m, t, s.Base, Options{Create: o.Create, Populate: o.Populate})
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +118,14 @@ func makeMalloc(mk *maker, s *Spec) error {
 	if r.err != nil {
 		return r.err
 	}
+	_, said := r.find("populate")
+	mayPopulate := mk.o.Populate && !said
+	o.Populate = o.Populate || mayPopulate
 	d, err := malloc.New(o)
+	if err != nil && mayPopulate {
+		o.Populate = false
+		d, err = malloc.New(o)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,9 @@ package spec_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -173,4 +175,50 @@ func FuzzSpec(f *testing.F) {
 			t.Fatalf("%q, then %q", written, w)
 		}
 	})
+}
+
+// resident returns how many bytes of anonymous memory the process has.
+func resident(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Skip(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "RssAnon:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if !ok || err != nil {
+		t.Fatal(err)
+	}
+	return kib << 10
+}
+
+func TestPopulateIsWhatTheSpecSaysElseWhatTheProgramWants(t *testing.T) {
+	const size = 64 << 20
+	for _, c := range []struct {
+		text string
+		want bool // of the program
+		all  bool // memory is taken
+	}{
+		{"malloc:64MiB", false, false},
+		{"malloc:64MiB", true, true},
+		{"passthru:malloc:64MiB", true, true},
+		{"malloc:64MiB,populate=on", false, true},
+		{"malloc:64MiB,populate=off", true, false},
+		{"malloc:32TiB", true, false}, // more than there is: as it is used
+	} {
+		m, th := newManager()
+		before := resident(t)
+		b, err := spec.Create(m, th, c.text, spec.Options{Populate: c.want})
+		if err != nil {
+			t.Errorf("%s: %v", c.text, err)
+			continue
+		}
+		if grown := resident(t) - before; (grown > size/2) != c.all {
+			t.Errorf("%s, populate %v: took %d MiB", c.text, c.want, grown>>20)
+		}
+		b.Unregister(th, nil, nil)
+		for i := int64(1); i < 100; i++ {
+			th.Poll(0, i*1e6)
+		}
+	}
 }
