@@ -431,7 +431,8 @@ func stepReserveSpace(p *process) {
 		return
 	}
 	x := &d.life.zeroes
-	x.prepare(&d.cache, bdev.OpWriteZeroes, nil, nil, 0, d.lay.Region(layout.RegionChunks).Offset, SourceMDCache)
+	from := d.lay.Region(layout.RegionSB).End() // the superblock says that the device is being made
+	x.prepare(&d.cache, bdev.OpWriteZeroes, nil, nil, from, d.lay.Region(layout.RegionChunks).Offset-from, SourceMDCache)
 	x.call(func(_ *devIO, err error) {
 		if err != nil {
 			err = fmt.Errorf("reserving %d blocks of metadata on %s: %w", x.n, d.cache.name(), err)
