@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -99,15 +100,15 @@ func (s *server) said() string {
 	return string(text)
 }
 
+var tookLine = regexp.MustCompile(`(?:created|loaded) \S+ \(\S+\) in (\S+)`)
+
 // took is the time that ftlnbd says it took to create or load the device.
 func (s *server) took() (time.Duration, error) {
-	for line := range strings.Lines(s.said()) {
-		if strings.HasPrefix(line, "created ") || strings.HasPrefix(line, "loaded ") {
-			f := strings.Fields(line)
-			return time.ParseDuration(f[len(f)-1])
-		}
+	m := tookLine.FindStringSubmatch(s.said())
+	if m == nil {
+		return 0, errors.New("ftlnbd did not say how long it took: " + tail(s.said()))
 	}
-	return 0, errors.New("ftlnbd did not say how long it took: " + tail(s.said()))
+	return time.ParseDuration(m[1])
 }
 
 // replayed is the number of log records that ftlnbd applied when it loaded the device, and whether it had the mapping
