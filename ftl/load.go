@@ -244,7 +244,56 @@ func (ld *loader) take(p uint64, block []byte) {
 		return
 	}
 	d.table.Load(p, block)
-	ld.account(p)
+	if d.lay.L2PEntryBytes == 8 {
+		ld.account(p)
+		return
+	}
+	ld.count(p, block)
+}
+
+// count is account for a page of 4-byte entries that lies in a buffer: a load
+// spends most of its time here.
+func (ld *loader) count(p uint64, block []byte) {
+	d := ld.d
+	from, to := d.pageSpan(p)
+	valid, mapped, sound := d.valid, uint64(0), true
+	cacheSpan, chunks, span := d.cacheSpan, d.lay.Chunks, d.span
+	chunkMask, bandMask := d.chunkMask, d.bandMask
+	chunkBody, bandBody := uint64(d.segs[0].body), uint64(d.segs[chunks].body)
+	for _, e := range record.U32s(block)[:to-from] {
+		if l2p.Addr(e) < l2p.First {
+			continue
+		}
+		i := uint64(e) - uint64(l2p.First)
+		idx := i >> d.chunkShift
+		if i < cacheSpan && i&chunkMask < chunkBody {
+			valid[idx]++
+			mapped++
+			continue
+		}
+		b := i - cacheSpan
+		if i < cacheSpan || i >= span || b&bandMask >= bandBody {
+			sound = false
+			continue
+		}
+		valid[chunks+b>>d.bandShift]++
+		mapped++
+	}
+	d.mapped += mapped
+	if !sound {
+		ld.dropUnsound(from, to)
+	}
+}
+
+// dropUnsound marks entries that name no slot as lost.
+func (ld *loader) dropUnsound(from, to uint64) {
+	d := ld.d
+	for lba := from; lba < to; lba++ {
+		if a := d.table.Get(lba); a >= l2p.First && !d.addrSound(a) {
+			ld.bad++
+			d.table.Set(lba, l2p.Lost)
+		}
+	}
 }
 
 // span returns the blocks of page p.

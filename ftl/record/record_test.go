@@ -39,12 +39,24 @@ func TestHeaderRoundTrip(t *testing.T) {
 		n  int
 		ok bool
 	}{
-		{KindData, 1, true}, {KindData, MaxBlocks, true}, {KindData, 0, false}, {KindData, MaxBlocks + 1, false},
-		{KindMove, 1, true}, {KindMove, MaxBlocks, true}, {KindMove, 0, false},
-		{KindTrim, 1, true}, {KindTrim, MaxTrims, true}, {KindTrim, 0, false},
-		{KindVoid, 1, true}, {KindVoid, 65535, true}, {KindVoid, 0, false},
-		{KindPad, 0, true}, {KindPad, 1, false},
-		{0, 1, false}, {6, 1, false}, {255, 1, false},
+		{KindData, 1, true},
+		{KindData, MaxBlocks, true},
+		{KindData, 0, false},
+		{KindData, MaxBlocks + 1, false},
+		{KindMove, 1, true},
+		{KindMove, MaxBlocks, true},
+		{KindMove, 0, false},
+		{KindTrim, 1, true},
+		{KindTrim, MaxTrims, true},
+		{KindTrim, 0, false},
+		{KindVoid, 1, true},
+		{KindVoid, 65535, true},
+		{KindVoid, 0, false},
+		{KindPad, 0, true},
+		{KindPad, 1, false},
+		{0, 1, false},
+		{6, 1, false},
+		{255, 1, false},
 	} {
 		b, want := sampleHeader(c.k, c.n)
 		var got Header
