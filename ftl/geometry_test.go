@@ -151,11 +151,10 @@ func (c sparseChannel) Submit(io *bdev.IO) {
 	lba := io.LBA
 	for _, b := range io.Bufs {
 		for ; len(b) > 0; b = b[4096:] {
-			switch {
-			case io.Op == bdev.OpRead:
+			if io.Op == bdev.OpRead {
 				clear(b[:4096])
 				copy(b, c.s.blocks[lba])
-			case io.Op == bdev.OpWrite:
+			} else if io.Op == bdev.OpWrite {
 				c.s.blocks[lba] = append([]byte(nil), b[:4096]...)
 			}
 			lba++
