@@ -151,11 +151,13 @@ func (c sparseChannel) Submit(io *bdev.IO) {
 	lba := io.LBA
 	for _, b := range io.Bufs {
 		for ; len(b) > 0; b = b[4096:] {
-			if io.Op == bdev.OpRead {
+			switch io.Op {
+			case bdev.OpRead:
 				clear(b[:4096])
 				copy(b, c.s.blocks[lba])
-			} else if io.Op == bdev.OpWrite {
+			case bdev.OpWrite:
 				c.s.blocks[lba] = append([]byte(nil), b[:4096]...)
+			default:
 			}
 			lba++
 		}
