@@ -277,6 +277,14 @@ func TestOnAnFTL(t *testing.T) {
 }
 
 // An FTL on files is created once, kept, loaded, and not overwritten by mistake.
+// TestRecoveryThatFails crashes an FTL whose base forgets everything: the run ends and says why.
+func TestRecoveryThatFails(t *testing.T) {
+	status, _, errOut := perf(t, "--cache=malloc:512MiB", "--base=null:4GiB", "--rw=randwrite", "--crash-after=100")
+	if status != 2 || !strings.Contains(errOut, "holds nothing") {
+		t.Fatalf("status %d: %s", status, errOut)
+	}
+}
+
 func TestKeepAndForce(t *testing.T) {
 	dir := t.TempDir()
 	devices := "--cache file:" + filepath.Join(dir, "c") + ",size=64MiB --base file:" + filepath.Join(dir, "b") + ",size=256MiB --rw=randwrite --io_size=4m "

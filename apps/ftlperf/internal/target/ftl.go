@@ -295,6 +295,10 @@ func errorsOf(list ...ftl.ReadWrite) (e report.DeviceErrors) {
 // Close stops the FTL and releases the devices. After a crash the dropped FTL
 // still holds its part of them; that ends with the process.
 func (f *FTLTarget) Close() error {
+	if f.dev == nil {
+		f.group.Stop() // the recovery failed: there is nothing to stop
+		return nil
+	}
 	gone := make(chan error, 1)
 	f.core.Send(func(any) {
 		f.desc.Close()
