@@ -2,6 +2,7 @@ package ftl
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -303,13 +304,13 @@ func (d *Device) fail(h Health, why string, err error) {
 		return
 	}
 	d.health = h
-	d.failure = err
+	d.failure = fmt.Errorf("%s: %w", why, err)
 	if d.shm != nil {
 		d.shm.invalidate() // a restart finds out from the devices what is there
 	}
 	d.log.Error("the device stops taking writes", "health", h.String(), "why", why, "err", err)
 	if d.cfg.OnHealth != nil {
-		d.cfg.OnHealth(h, err)
+		d.cfg.OnHealth(h, d.failure)
 	}
 	d.wakeUser()
 	d.wake()

@@ -197,6 +197,11 @@ func (b *bed) heal() {
 func (b *bed) create() {
 	b.t.Helper()
 	b.rig.create()
+	b.blank()
+}
+
+// blank makes the model that of a new device.
+func (b *bed) blank() {
 	b.cur = make([]uint32, b.d.Blocks())
 	b.also = make([][]uint32, b.d.Blocks())
 	b.part = make([][]uint32, b.d.Blocks())

@@ -216,7 +216,7 @@ func ckptPageDone(x *devIO, err error) {
 	b.busy = false
 	c.under--
 	if err != nil && c.err == nil {
-		c.err = err
+		c.err = x.failed("checkpoint write", err)
 	}
 	c.fill()
 }
@@ -255,10 +255,12 @@ func ckptStep(x *devIO, err error) {
 	d := x.owner.(*Device)
 	c := &d.ckpt
 	if err != nil {
+		what := "checkpoint write"
 		if c.stage != ckptDir {
+			what = "checkpoint flush"
 			d.flushFailed(x.dev, err)
 		}
-		c.abort(err)
+		c.abort(x.failed(what, err))
 		return
 	}
 	if d.flushBroken != nil {

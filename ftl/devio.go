@@ -2,6 +2,7 @@ package ftl
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -128,4 +129,10 @@ func (x *devIO) finish(err error) {
 		x.dev.removed = true
 	}
 	x.fn(x, err)
+}
+
+// failed says on which device what failed. It is for the control path: it
+// allocates.
+func (x *devIO) failed(what string, err error) error {
+	return fmt.Errorf("%s to %s device %s: %w", what, x.dev.kind, x.dev.name(), err)
 }

@@ -104,7 +104,7 @@ func sbStep(x *devIO, err error) {
 		w.tries++
 		if w.stage == sbMirrorFlush || w.stage == sbPrimaryFlush {
 			d.flushFailed(x.dev, err)
-			w.end(err)
+			w.end(x.failed("flush of superblock", err))
 			return
 		}
 		if w.tries <= maxSBRetries && !x.dev.removed {
@@ -112,7 +112,7 @@ func sbStep(x *devIO, err error) {
 			w.write(w.stage)
 			return
 		}
-		w.end(err)
+		w.end(x.failed("write of superblock", err))
 		return
 	}
 	if w.stage != sbPrimaryFlush {

@@ -2,6 +2,7 @@ package ftl
 
 import (
 	"errors"
+	"fmt"
 
 	"goftl/ftl/mngt"
 	"goftl/poller"
@@ -51,6 +52,7 @@ func shutdown(fast bool) *desc {
 // unclean notes an error of a stop and goes on: what follows releases things.
 func unclean(d *Device, err error) {
 	if err != nil {
+		err = fmt.Errorf("shutdown: %s: %w", d.life.proc.StepName(), err)
 		d.life.stopErr = errors.Join(d.life.stopErr, err)
 	}
 	d.life.proc.Next()

@@ -348,6 +348,8 @@ func (d *Device) refuseCreate(found error) error {
 		return fmt.Errorf("%w: %w", ErrNotEmpty, found)
 	case found == nil:
 		return ErrExists
+	case d.sbErrs[0] != nil || d.sbErrs[1] != nil:
+		return fmt.Errorf("what the devices hold cannot be read, and may be of value: %w", found)
 	}
 	return fmt.Errorf("%w: %w", ErrExists, found)
 }
