@@ -285,13 +285,50 @@ func (ld *loader) count(p uint64, block []byte) {
 	}
 }
 
-// dropUnsound marks entries that name no slot as lost.
+// dropUnsound marks entries that name no slot as lost. A page that has some is
+// as good as rotten.
 func (ld *loader) dropUnsound(from, to uint64) {
 	d := ld.d
+	ld.rotten++
 	for lba := from; lba < to; lba++ {
 		if a := d.table.Get(lba); a >= l2p.First && !d.addrSound(a) {
-			ld.bad++
-			d.table.Set(lba, l2p.Lost)
+			ld.drop(lba)
+		}
+	}
+}
+
+func (ld *loader) drop(lba uint64) {
+	ld.bad++
+	ld.d.stats.Lost++
+	ld.d.table.Set(lba, l2p.Lost)
+}
+
+// dropFree marks entries as lost that name a segment which was never opened.
+func (ld *loader) dropFree() {
+	d := ld.d
+	held := false
+	for i := range d.segs {
+		held = held || d.segs[i].state == segFree && d.valid[i] > 0
+	}
+	if !held {
+		return
+	}
+	for p := range d.table.Pages() {
+		bad := ld.bad
+		from, to := d.pageSpan(p)
+		for lba := from; lba < to; lba++ {
+			a := d.table.Get(lba)
+			if a < l2p.First {
+				continue
+			}
+			if idx, _ := d.segOf(a); d.segs[idx].state == segFree {
+				d.valid[idx]--
+				d.mapped--
+				ld.drop(lba)
+			}
+		}
+		if ld.bad > bad {
+			ld.rotten++
 		}
 	}
 }
@@ -307,19 +344,22 @@ func (d *Device) pageSpan(p uint64) (from, to uint64) {
 func (ld *loader) account(p uint64) {
 	d := ld.d
 	from, to := d.pageSpan(p)
+	bad := ld.bad
 	for lba := from; lba < to; lba++ {
 		a := d.table.Get(lba)
 		if a < l2p.First {
 			continue
 		}
 		if !d.addrSound(a) {
-			ld.bad++
-			d.table.Set(lba, l2p.Lost)
+			ld.drop(lba)
 			continue
 		}
 		idx, _ := d.segOf(a)
 		d.valid[idx]++
 		d.mapped++
+	}
+	if ld.bad > bad {
+		ld.rotten++
 	}
 }
 
@@ -339,6 +379,9 @@ func (ld *loader) rot(p uint64) {
 func (ld *loader) end(err error) {
 	d := ld.d
 	ld.ended = true
+	if err == nil {
+		ld.dropFree()
+	}
 	if ld.bad > 0 {
 		d.log.Error("mapping entries that name nothing were dropped", "entries", ld.bad)
 	}

@@ -26,6 +26,7 @@ func written(t testing.TB, g geometry, clean bool) *bed {
 	b.trims(40, 25)
 	b.sync()
 	b.settleAll()
+	b.checkpoint()
 	b.put(10, 20)
 	b.sync()
 	b.stop(!clean)
@@ -248,6 +249,51 @@ func (c *ckptState) dirEntryOf(b *bed, p uint64) *uint32 {
 	return &record.U32s(b.mem[onCache].Data()[off : off+4096])[p]
 }
 
+// TestHostilePages: entries of a page that is whole by its checksum, but that
+// name nothing, are lost blocks and not a crash.
+func TestHostilePages(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		b := written(t, mini, clean)
+		tw := b.image()
+		e := *b.d.ckpt.dirEntryOf(b, 0)
+		k, slot := record.SplitDirEntry(e)
+		off := b.region(layout.L2PSlot(slot)).Offset * 4096
+		page := tw.mem[onCache].Data()[off : off+4096]
+		addrs := record.U32s(page)
+		free := -1
+		for i, s := range b.d.segs {
+			if s.gen == 0 {
+				free = i
+			}
+		}
+		require.Positive(t, free)
+		chunk := b.d.lay.ChunkBlocks
+		for i, a := range []uint64{1<<32 - 1, b.d.span + 2, 2 + chunk - 1, uint64(b.d.segs[free].addr) + 3} {
+			addrs[100+i] = uint32(a)
+			tw.gone[100+uint64(i)] = true
+			tw.also[100+i] = append(tw.also[100+i], zeroed)
+		}
+		record.SealPage(page, 0, k, record.Place(b.d.sb.UUID, 0))
+		require.NoError(t, tw.start(tw.cfg))
+		require.ErrorIs(t, tw.health(HealthReadOnly), ErrLoss)
+		require.Len(t, tw.verify(true), 4)
+		require.NoError(t, tw.halted(true))
+		tw.cfg.AcceptLoss = true
+		require.NoError(t, tw.start(tw.cfg))
+		tw.mustBe(HealthOK)
+		require.Len(t, tw.verify(true), 4)
+		require.NoError(t, tw.d.CheckInvariants())
+		for i := range uint64(4) {
+			tw.put(100+i, 1)
+		}
+		tw.fill()
+		require.Empty(t, tw.churn(500, 8, 8))
+		tw.good()
+		tw.settleAll()
+		tw.stop(false)
+	}
+}
+
 // TestReadOnlyLoad writes nothing, whatever it finds, and serves reads.
 func TestReadOnlyLoad(t *testing.T) {
 	eachKind(t, mini, func(t *testing.T, g geometry) {
@@ -291,8 +337,8 @@ func TestReadOnlyLoad(t *testing.T) {
 func TestLossOfDurableRecords(t *testing.T) {
 	for _, md := range mdSizes {
 		for _, vol := range []bool{false, true} {
-			for _, dm := range []string{"header", "first metadata", "metadata", "blocks"} {
-				if md == 0 == strings.Contains(dm, "metadata") && dm != "blocks" {
+			for _, dm := range []string{"header", "unreadable header", "first metadata", "metadata", "blocks", "unreadable block"} {
+				if md == 0 == strings.Contains(dm, "metadata") && !strings.Contains(dm, "block") {
 					continue
 				}
 				t.Run(fmt.Sprintf("md=%d,volatile=%v,%s", md, vol, dm), func(t *testing.T) {
@@ -316,10 +362,13 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	require.False(t, s.band)
 	b.stop(true)
 	switch dm {
-	case "header", "first metadata":
-		if dm == "header" {
+	case "header", "unreadable header", "first metadata":
+		switch dm {
+		case "header":
 			b.mem[onCache].Data()[(block-1)*4096+40] ^= 1
-		} else {
+		case "unreadable header":
+			b.rule(onCache, errinj.Rule{Action: errinj.Fail, Ops: readOps, From: block - 1, To: block})
+		default:
 			b.rotMD(onCache, block)
 		}
 		// Where a record begins is unknown: what follows in the chunk is only
@@ -333,11 +382,18 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	case "blocks":
 		b.rot(onCache, block+1)
 		b.lost[21] = true
+	case "unreadable block":
+		b.rule(onCache, errinj.Rule{Action: errinj.Fail, Ops: readOps, From: block + 1, To: block + 2})
+		if g.md == 0 {
+			b.lost[21] = true // its header names it
+		} else {
+			b.also[21] = append(b.also[21], zeroed)
+		}
 	}
 	// The device without the loss accepted.
 	err := b.start(b.cfg)
 	require.NoError(t, err)
-	if dm == "blocks" {
+	if b.lost[21] {
 		// The mapping is known: reads fail, writing goes on.
 		b.mustBe(HealthOK)
 		require.Len(t, b.verify(true), 1)
@@ -361,6 +417,7 @@ func lossOfDurable(t *testing.T, g geometry, dm string) {
 	for l := range uint64(60) {
 		b.put(l, 1)
 	}
+	b.heal()
 	b.good()
 	b.settleAll()
 	b.stop(false)

@@ -56,6 +56,53 @@ func TestNoSpaceOnCache(t *testing.T) {
 	})
 }
 
+// TestNoSpaceAndCrashAnywhere looks at a crash after every turn, from before
+// the disk is full until after writing went on.
+func TestNoSpaceAndCrashAnywhere(t *testing.T) {
+	for _, md := range mdSizes {
+		g := mini.with(md)
+		g.lag = 20 * time.Microsecond
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(60)
+		from, to := b.chunksOf()
+		look := func(turns int) {
+			for range turns {
+				b.turn()
+				b.crashed()
+			}
+		}
+		burst := func() {
+			for i := range uint64(6) {
+				b.submit(OpWrite, i*9, 7, false)
+				b.submit(OpTrim, i*9+3, 2, false)
+			}
+		}
+		burst()
+		look(4)
+		full := b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to, After: 2})
+		burst()
+		look(12)
+		b.drainAll()
+		require.NotZero(t, b.stats().Voided)
+		look(2)
+		full.Remove()
+		b.pass(60 * time.Millisecond)
+		burst() // with the void record in front
+		look(15)
+		b.drainAll()
+		burst()
+		look(8)
+		b.drainAll()
+		b.good()
+		b.stop(false)
+		b.load()
+		b.good()
+		b.check()
+		b.stop(false)
+	}
+}
+
 // TestNoSpaceThenStop: the cache is full when the device is stopped, clean or
 // fast, and when it is loaded again.
 func TestNoSpaceThenStop(t *testing.T) {

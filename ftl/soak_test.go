@@ -52,6 +52,18 @@ func randomFaults(t *testing.T, seed uint64) {
 		load(150)
 		b.lookAfterCrash()
 		load(100 + rnd.IntN(100))
+		if rnd.IntN(3) == 0 { // a stop while all of that goes on
+			load(6)
+			_ = b.halted(rnd.IntN(2) == 0)
+			require.Empty(t, b.wait, "requests without an answer")
+			for _, f := range faults {
+				f.Remove()
+			}
+			b.load()
+			b.verify(true)
+			b.adopt()
+			continue
+		}
 		for _, f := range faults {
 			f.Remove()
 		}
@@ -68,7 +80,9 @@ func randomFaults(t *testing.T, seed uint64) {
 		}
 		require.Zero(t, b.stats().Lost)
 		b.lookAfterCrash()
+		load(rnd.IntN(6))
 		_ = b.halted(rnd.IntN(2) == 0)
+		require.Empty(t, b.wait, "requests without an answer")
 		b.load()
 		b.mustBe(HealthOK)
 		b.verify(true)
