@@ -487,32 +487,3 @@ func (d *Device) answer(r *recordOp) {
 		d.complete(q)
 	}
 }
-
-// padDone ends a pad record.
-func (d *Device) padDone(r *recordOp) {
-	d.logBlocks += uint64(r.w.slots)
-	d.log_.giveOp(r)
-	d.flusher.wantPadFlush = true
-	d.startFlush()
-}
-
-// pad writes a record that carries the present D, once the log is idle after a
-// flush: without it, rot in the last records would look like a torn tail
-// (Rule 17). It returns false when there is no open chunk just now.
-func (d *Device) pad() bool {
-	l := &d.log_
-	if l.under != 0 || l.q.head != nil || l.free == nil || l.voidFrom != 0 || d.health != HealthOK ||
-		l.padD == d.durableU || d.durableU != d.ackedU || !d.cache.info.VolatileCache {
-		return true
-	}
-	s := l.cur.segment(1)
-	if s == nil {
-		return false
-	}
-	l.padD = d.durableU
-	r := l.takeOp()
-	r.kind = record.KindPad
-	r.u = 0
-	r.write(s)
-	return true
-}
