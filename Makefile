@@ -88,7 +88,7 @@ run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the com
 
 CIPARTS     ?= build vet lint test race sim fuzz e2e
 CIFUZZTIME  ?= 5s
-CISEEDS     ?= 600
+CISEEDS     ?= 200
 CISEED      ?= 5000
 
 ci: ## What CI runs: build, vet, lint, test, race, sim, fuzz (short), e2e; says how long each part took
