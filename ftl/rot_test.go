@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev/errinj"
+	"goftl/ftl/record"
 )
 
 // damage makes one block of a device unreadable, in one of the ways that
@@ -222,7 +223,13 @@ func TestRottenSummaries(t *testing.T) {
 					if s.band {
 						dev = onBase
 					}
-					dm.do(b, dev, s.off+uint64(s.body)+uint64(i)%2)
+					block := s.off + uint64(s.body) + uint64(i)%2
+					dm.do(b, dev, block)
+					if dm.name == "bit rot" { // every checksum in it is wrong
+						for e := range uint64(record.SummaryEntries) {
+							b.mem[dev].Data()[block*4096+record.SummaryHeaderSize+e*record.EntrySize+17] ^= 1
+						}
+					}
 				}
 				b.good()
 				b.restart()
