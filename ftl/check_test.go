@@ -254,7 +254,7 @@ func TestUnreadableTrimRecord(t *testing.T) {
 		b.sync()
 		b.until("idle", func() bool { return b.d.Idle() })
 		require.Equal(t, segFull, s.state)
-		require.Equal(t, uint64(record.MarkTrim), record.Summary(b.mem[onCache].Data()[(s.off+uint64(s.body))*4096:]).LBAAt(6))
+		require.Equal(t, record.MarkTrim, record.Summary(b.mem[onCache].Data()[(s.off+uint64(s.body))*4096:]).LBAAt(6))
 		b.stop(true)
 		dm.do(b, onCache, trimBlock)
 		if dm.name == "bit rot" { // beyond the entry nothing counts
