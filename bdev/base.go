@@ -3,6 +3,7 @@ package bdev
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"goftl/thread"
 )
@@ -16,6 +17,8 @@ type Base struct {
 	self *Bdev
 	size func(blocks uint64) uint64
 	own  bool
+
+	holdsMedia atomic.Bool // media events that the device on top has no room for
 }
 
 // OpenBase opens and claims the device name for a module, on t. A read-only
@@ -51,7 +54,10 @@ func (b *Base) Info(name, product string) Info {
 // Attach tells which device stands on this base. It is unregistered when the
 // base is removed. When the base changes its size, it gets the size that the
 // function says, or keeps its own when that is nil.
-func (b *Base) Attach(self *Bdev, size func(blocks uint64) uint64) { b.self, b.size = self, size }
+func (b *Base) Attach(self *Bdev, size func(blocks uint64) uint64) {
+	b.self, b.size = self, size
+	self.below.Store(b)
+}
 
 // Own makes the base part of the device that stands on it: Close unregisters
 // it.
@@ -70,8 +76,26 @@ func baseEvent(arg any, ev Event, bd *Bdev, extents []MediaExtent) {
 			_ = b.self.NotifyResize(b.size(bd.Info().Blocks)) // an impossible size is ignored
 		}
 	case MediaManagement:
-		b.self.NotifyMedia(extents)
+		forwardMedia(b)
+	case ZoneChange:
+		b.self.NotifyZones(extents)
 	}
+}
+
+// forwardMedia hands media events on. What the device on top has no room for
+// stays here until somebody takes events from it.
+func forwardMedia(arg any) {
+	b := arg.(*Base)
+	for d := b.Desc; !d.closed && len(d.media) > 0; {
+		b.holdsMedia.Store(true) // before it is tried, so that no room made meanwhile is missed
+		batch := d.media[:min(len(d.media), MediaBatch)]
+		n := b.self.NotifyMedia(batch)
+		d.dropMedia(n)
+		if n < len(batch) {
+			return
+		}
+	}
+	b.holdsMedia.Store(false)
 }
 
 // Close releases the base. It may be called on any thread; the descriptor is

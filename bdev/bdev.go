@@ -25,6 +25,7 @@ type Bdev struct {
 	resetting atomic.Pointer[IO]
 	locks     atomic.Pointer[[]*rangeLock]
 	retired   atomic.Pointer[Stats]
+	below     atomic.Pointer[Base] // what the driver stands on, when it said so
 	removal   removal
 }
 
@@ -75,30 +76,6 @@ func (b *Bdev) Driver() Driver { return b.d }
 // Manager returns the registry that the device is in.
 func (b *Bdev) Manager() *Manager { return b.m }
 
-// Event is something that happens to a device.
-type Event uint8
-
-// The events.
-const (
-	Remove          Event = iota // put the channels and close the descriptor
-	Resize                       // Info has the new size
-	MediaManagement              // the extents should be relocated
-)
-
-func (e Event) String() string {
-	switch e {
-	case Remove:
-		return "remove"
-	case Resize:
-		return "resize"
-	default:
-		return "media_management"
-	}
-}
-
-// EventFunc is told of an event, on the descriptor's thread.
-type EventFunc func(arg any, ev Event, b *Bdev, extents []MediaExtent)
-
 // NotifyResize changes the size of the device and tells all descriptors. A
 // device cannot shrink below what is in flight: that is for its driver to fail.
 func (b *Bdev) NotifyResize(blocks uint64) error {
@@ -116,30 +93,6 @@ func (b *Bdev) NotifyResize(blocks uint64) error {
 	b.blocks.Store(blocks)
 	b.tell(Resize, nil)
 	return nil
-}
-
-// NotifyMedia tells all descriptors that the device wants extents relocated.
-func (b *Bdev) NotifyMedia(extents []MediaExtent) {
-	b.tell(MediaManagement, slices.Clone(extents))
-}
-
-type eventMsg struct {
-	d       *Desc
-	ev      Event
-	extents []MediaExtent
-}
-
-func (b *Bdev) tell(ev Event, extents []MediaExtent) {
-	for _, d := range b.state.Load().descs {
-		d.th.Send(deliver, &eventMsg{d, ev, extents})
-	}
-}
-
-func deliver(arg any) {
-	m := arg.(*eventMsg)
-	if !m.d.closed && m.d.ev != nil {
-		m.d.ev(m.d.arg, m.ev, m.d.b, m.extents)
-	}
 }
 
 var errRemovedTwice = errors.New("the device is being removed already")

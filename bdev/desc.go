@@ -20,6 +20,9 @@ type Desc struct {
 	arg    any
 	write  atomic.Bool
 	closed bool
+
+	media     []MediaExtent
+	mediaRoom atomic.Int64 // extents that may still be queued, those on their way counted
 }
 
 // Open opens a device by its name. ev, which may be nil, is called on t, the
@@ -32,6 +35,7 @@ func (m *Manager) Open(name string, write bool, ev EventFunc, arg any, t *thread
 	}
 	d := &Desc{b: b, th: t, ev: ev, arg: arg}
 	d.write.Store(write)
+	d.mediaRoom.Store(MediaQueue)
 	_, err := b.update(func(s *bstate) error {
 		switch {
 		case s.removing:

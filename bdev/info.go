@@ -33,7 +33,8 @@ type Info struct {
 
 	Zoned          bool
 	ZoneBlocks     uint64 // distance of two zones
-	ZoneCapacity   uint64 // usable blocks of a zone
+	ZoneCapacity   uint64 // usable blocks of a zone, of the largest one if they differ
+	ConvZones      uint64 // zones at the beginning that are conventional; more may follow, see ZoneInfo
 	MaxOpenZones   uint32
 	MaxActiveZones uint32
 	MaxAppend      uint32
@@ -74,6 +75,9 @@ func (i *Info) check() error {
 	if i.Zoned && (i.ZoneBlocks == 0 || i.Blocks%i.ZoneBlocks != 0 || i.ZoneCapacity == 0 || i.ZoneCapacity > i.ZoneBlocks) {
 		return bad("zone size", i.ZoneBlocks, "a divisor of the capacity and not below the zone capacity")
 	}
+	if i.Zoned && i.ConvZones > i.Blocks/i.ZoneBlocks {
+		return bad("number of conventional zones", i.ConvZones, "at most that of all zones")
+	}
 	return nil
 }
 
@@ -89,9 +93,15 @@ const (
 	ZoneFull
 	ZoneReadOnly
 	ZoneOffline
+	// ZoneNotWP is a conventional zone, which has no write pointer: it is
+	// written anywhere and cannot be reset, opened, closed, finished or appended
+	// to.
+	ZoneNotWP
 )
 
-var zoneStateNames = [...]string{"empty", "implicit_open", "explicit_open", "closed", "full", "read_only", "offline"}
+var zoneStateNames = [...]string{
+	"empty", "implicit_open", "explicit_open", "closed", "full", "read_only", "offline", "not_write_pointer",
+}
 
 func (s ZoneState) String() string {
 	if int(s) < len(zoneStateNames) {
@@ -104,8 +114,10 @@ func (s ZoneState) String() string {
 type ZoneInfo struct {
 	LBA      uint64 // first block
 	Capacity uint64 // usable blocks
-	WP       uint64 // write pointer: the next LBA to write; LBA+Capacity when full
+	WP       uint64 // write pointer: the next LBA to write; LBA+Capacity when full or without one
 	State    ZoneState
+	// Conventional zones have the state ZoneNotWP, or read-only or offline.
+	Conventional bool
 }
 
 // MediaExtent is a run of blocks that the device asks to be relocated.

@@ -157,3 +157,21 @@ func (r *reader) span(key string) (from, to uint64) {
 	}
 	return from, last + 1
 }
+
+// numbers reads numbers joined by plus signs.
+func (r *reader) numbers(key string) []uint64 {
+	v, ok := r.find(key)
+	if !ok {
+		return nil
+	}
+	var list []uint64
+	for text := range strings.SplitSeq(v, "+") {
+		n, err := strconv.ParseUint(text, 10, 62)
+		if err != nil {
+			r.fail(key, v, "numbers joined by +, such as 3+7")
+			return nil
+		}
+		list = append(list, n)
+	}
+	return list
+}

@@ -7,7 +7,12 @@
 //	null:SIZE[,bs=4096][,md=64]                 nothing
 //	file:PATH[,size=SIZE][,driver=uring|aio][,direct=auto|on|off][,depth=N][,readonly=on]
 //	passthru:SPEC                               everything handed on
-//	zone:SIZE[,cap=SIZE][,units=N][,open=N][,active=N][,append=SIZE][,init=empty|full][,persist=on]:SPEC
+//	zone:SIZE[,cap=SIZE][,conv=N][,unit=SIZE][,units=N][,open=N][,active=N][,append=SIZE][,init=empty|full]
+//	    [,readonly=N+N...][,offline=N+N...][,fail-reset=N][,persist=on]:SPEC
+//	                                            zones; conv: so many at the beginning are conventional; unit: what
+//	                                            is written begins and ends on it; units: zones side by side; open,
+//	                                            active: limits; readonly, offline: numbers of zones; fail-reset:
+//	                                            that reset fails and its zone turns offline
 //	delay:TIME:SPEC  or  delay:read=TIME,write=TIME[,p99-read=TIME,p99-write=TIME,seed=N]:SPEC
 //	errinj:RULE[;RULE...]:SPEC                  see below
 //

@@ -30,7 +30,9 @@ var kinds = [...]kind{
 	{name: "passthru", wrapper: true, example: "passthru:malloc:1GiB", make: makePassthru},
 	{
 		name: "zone", wrapper: true, main: "size of a zone",
-		keys:    []string{"cap", "units", "open", "active", "append", "init", "persist"},
+		keys: []string{
+			"cap", "units", "unit", "conv", "open", "active", "append", "init", "readonly", "offline", "fail-reset", "persist",
+		},
 		example: "zone:256MiB,units=4:null:400GiB", make: makeZone,
 	},
 	{

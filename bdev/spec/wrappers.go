@@ -23,7 +23,11 @@ func makeZone(mk *maker, s *Spec) error {
 		Name: mk.name, Base: mk.base.Name(), Own: true, ZoneBlocks: blocks("size of a zone", s.Main),
 		Units:   uint32(r.number("units", 1, 1, 1<<16)),
 		MaxOpen: uint32(r.number("open", 0, 0, 1<<24)), MaxActive: uint32(r.number("active", 0, 0, 1<<24)),
-		Persist: r.flag("persist"),
+		Persist: r.flag("persist"), ConvZones: r.number("conv", 0, 0, 1<<24), FailReset: r.number("fail-reset", 0, 0, 1<<62),
+		ReadOnly: r.numbers("readonly"), Offline: r.numbers("offline"),
+	}
+	if v, ok := r.find("unit"); ok {
+		o.WriteUnit = uint32(min(blocks("unit", v), 1<<32-1))
 	}
 	if v, ok := r.find("cap"); ok {
 		if o.Capacity = blocks("cap", v); o.Capacity > o.ZoneBlocks {

@@ -40,11 +40,12 @@ func (c *channel) Submit(io *bdev.IO) {
 	case bdev.OpZoneReset:
 		c.reset(io)
 	case bdev.OpZoneFinish:
-		if c.d.table != nil && !c.d.m.zones[io.LBA/c.d.zone].marked.Load() {
+		z := io.LBA / c.d.zone
+		if c.d.table != nil && z >= c.d.m.conv && !c.d.m.zones[z].marked.Load() {
 			c.mark(io, true, finishMarked)
 			return
 		}
-		io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
+		io.Complete(c.d.m.change(z, io.Op))
 	case bdev.OpZoneOpen, bdev.OpZoneClose, bdev.OpZoneOffline:
 		io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
 	default:
@@ -55,7 +56,7 @@ func (c *channel) Submit(io *bdev.IO) {
 // read reads what lies before the write pointer, and zeroes behind it.
 func (c *channel) read(io *bdev.IO) {
 	z := io.LBA / c.d.zone
-	valid, err := c.d.m.readable(c.d.m.load(z))
+	valid, err := readable(c.d.m.load(z))
 	if err != nil {
 		io.Complete(err)
 		return
@@ -107,7 +108,7 @@ func (c *channel) write(io *bdev.IO) {
 		return
 	}
 	io.Result = z*c.d.zone + off
-	if c.d.table != nil && !c.d.m.zones[z].marked.Load() {
+	if c.d.table != nil && z >= c.d.m.conv && !c.d.m.zones[z].marked.Load() {
 		c.mark(io, true, writeMarked)
 		return
 	}
@@ -138,6 +139,11 @@ func (c *channel) reset(io *bdev.IO) {
 	w := c.d.m.load(z)
 	if _, err := c.d.m.target(w, io.Op); err != nil {
 		io.Complete(err)
+		return
+	}
+	if c.d.resetFails() {
+		c.d.worsen(z, bdev.ZoneOffline)
+		io.Complete(ErrReset)
 		return
 	}
 	if w == makeWord(bdev.ZoneEmpty, 0) && !c.d.m.zones[z].marked.Load() {
@@ -176,9 +182,7 @@ func resetMarked(c *channel, io *bdev.IO) {
 func (c *channel) report(io *bdev.IO) {
 	first := io.LBA / c.d.zone
 	for i := range io.Zones {
-		w := c.d.m.load(first + uint64(i))
-		start := (first + uint64(i)) * c.d.zone
-		io.Zones[i] = bdev.ZoneInfo{LBA: start, Capacity: c.d.m.capacity, WP: start + w.wp(), State: w.state()}
+		io.Zones[i] = c.d.m.info(first + uint64(i))
 	}
 	io.Complete(nil)
 }

@@ -10,6 +10,17 @@
 // one that was opened implicitly is closed; when all are explicit, or too many
 // are active, the write fails.
 //
+// The first ConvZones zones are conventional: written anywhere, without a write
+// pointer, as on host-managed disks with shingled tracks. They take part in
+// the numbering of zones; reset, open, close, finish and append fail there.
+//
+// # Failures
+//
+// SetZoneState turns a zone read-only or offline while it is used and tells the
+// openers by bdev.ZoneChange; FailReset has a reset fail, which takes its zone
+// offline; PushMedia asks the openers to relocate extents. Options begin with
+// such zones.
+//
 // The write pointer moves when a write is submitted. A write that then fails
 // leaves undefined blocks behind the write pointer, as a disk would.
 //

@@ -16,6 +16,7 @@ var (
 	ErrReadOnly   error = bdev.NewError(unix.EROFS, "zone: the zone is read-only")
 	ErrOffline    error = bdev.NewError(unix.ENXIO, "zone: the zone is offline")
 	ErrOpen       error = bdev.NewError(unix.ETOOMANYREFS, "zone: too many open zones")
+	ErrReset      error = bdev.NewError(unix.EIO, "zone: the reset failed, the zone is offline")
 	ErrActive     error = bdev.NewError(unix.EOVERFLOW, "zone: too many active zones")
 )
 
@@ -43,7 +44,9 @@ type zone struct {
 // machine is the zones of a device and how many of them are open and active.
 type machine struct {
 	zones     []zone
-	capacity  uint64
+	blocks    uint64 // size of a zone
+	capacity  uint64 // usable blocks of one with a write pointer
+	conv      uint64 // so many at the beginning have none
 	maxOpen   uint64 // 0: no limit
 	maxActive uint64
 	used      atomic.Uint64 // open<<32 | active
@@ -147,6 +150,12 @@ func (m *machine) write(i, at, count uint64) (uint64, error) {
 			return 0, err
 		}
 		wp := w.wp()
+		if w.state() == bdev.ZoneNotWP {
+			if at == atWP {
+				return 0, ErrTransition
+			}
+			return at, nil
+		}
 		if at != atWP && at != wp {
 			return 0, ErrPosition
 		}
@@ -188,6 +197,9 @@ func (m *machine) target(w word, op bdev.Op) (word, error) {
 	if s == bdev.ZoneReadOnly && op != bdev.OpZoneOffline {
 		return w, ErrReadOnly
 	}
+	if s == bdev.ZoneNotWP && op != bdev.OpZoneOffline {
+		return w, ErrTransition
+	}
 	switch op {
 	case bdev.OpZoneReset:
 		return makeWord(bdev.ZoneEmpty, 0), nil
@@ -205,7 +217,7 @@ func (m *machine) target(w word, op bdev.Op) (word, error) {
 		}
 		return w, ErrTransition
 	case bdev.OpZoneFinish:
-		return makeWord(bdev.ZoneFull, m.capacity), nil
+		return makeWord(bdev.ZoneFull, w.wp()), nil
 	case bdev.OpZoneOffline:
 		return makeWord(bdev.ZoneOffline, w.wp()), nil
 	default:
@@ -213,14 +225,38 @@ func (m *machine) target(w word, op bdev.Op) (word, error) {
 	}
 }
 
-// readable returns how many blocks of a zone hold data.
-func (m *machine) readable(w word) (uint64, error) {
-	switch w.state() {
-	case bdev.ZoneOffline:
+// readable returns how many blocks of a zone hold data. A zone that was
+// finished may hold fewer than its capacity.
+func readable(w word) (uint64, error) {
+	if w.state() == bdev.ZoneOffline {
 		return 0, ErrOffline
-	case bdev.ZoneFull:
-		return m.capacity, nil
-	default:
-		return w.wp(), nil
+	}
+	return w.wp(), nil
+}
+
+// info describes zone i.
+func (m *machine) info(i uint64) bdev.ZoneInfo {
+	w := m.load(i)
+	start := i * m.blocks
+	z := bdev.ZoneInfo{LBA: start, Capacity: m.capacity, WP: start + w.wp(), State: w.state()}
+	if i < m.conv {
+		z.Capacity, z.Conventional = m.blocks, true
+	}
+	if z.State == bdev.ZoneFull {
+		z.WP = start + z.Capacity
+	}
+	return z
+}
+
+// worsen makes a zone read-only or offline. It says whether it was not.
+func (m *machine) worsen(i uint64, s bdev.ZoneState) bool {
+	for {
+		w := m.load(i)
+		if w.state() == s || w.state() == bdev.ZoneOffline {
+			return false
+		}
+		if ok, _ := m.become(i, w, makeWord(s, w.wp())); ok {
+			return true
+		}
 	}
 }

@@ -2,6 +2,8 @@ package zone
 
 import (
 	"fmt"
+	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -21,8 +23,13 @@ type Options struct {
 	MaxOpen    uint32 // 0: no limit
 	MaxActive  uint32 // 0: no limit
 	MaxAppend  uint32 // blocks, 0: no limit but the zone
+	WriteUnit  uint32 // blocks, a multiple of the base's write unit; 0: that
+	ConvZones  uint64 // zones at the beginning that are conventional
 	InitFull   bool   // zones begin full instead of empty
 	Persist    bool   // which zones are empty is kept on the base
+
+	ReadOnly, Offline []uint64 // numbers of zones that are so from the beginning
+	FailReset         uint64   // the reset with this number fails, and its zone turns offline; 0: none
 }
 
 // Driver is a zoned device.
@@ -32,6 +39,8 @@ type Driver struct {
 	m     machine
 	zone  uint64 // blocks of a zone
 	table *table // nil without Persist
+	self  atomic.Pointer[bdev.Bdev]
+	fail  atomic.Int64 // resets until one fails
 }
 
 // Create claims the base and registers the device. It must be called on t.
@@ -54,6 +63,7 @@ func Create(m *bdev.Manager, t *thread.Thread, o Options) (*bdev.Bdev, error) {
 		base.Own()
 	}
 	base.Attach(b, nil)
+	d.self.Store(b)
 	return b, nil
 }
 
@@ -67,6 +77,12 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 		return fmt.Errorf("zone %s: %s is %v, it must be %s: %w", o.Name, field, v, want, unix.EINVAL)
 	}
 	unit := uint64(max(i.WriteUnit, 1))
+	if o.WriteUnit != 0 {
+		if uint64(o.WriteUnit)%unit != 0 {
+			return nil, bad("the write unit in blocks", o.WriteUnit, fmt.Sprintf("a multiple of the base's, %d", unit))
+		}
+		unit = uint64(o.WriteUnit)
+	}
 	switch {
 	case i.Zoned:
 		return nil, bad("base", o.Base, "a conventional device, not a zoned one")
@@ -77,6 +93,8 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 			fmt.Sprintf("a multiple of %d up to the zone size of %d", unit, o.ZoneBlocks))
 	case o.MaxActive != 0 && o.MaxOpen > o.MaxActive:
 		return nil, bad("the limit of open zones", o.MaxOpen, fmt.Sprintf("at most that of active ones, %d", o.MaxActive))
+	case o.MaxAppend != 0 && uint64(o.MaxAppend) < unit:
+		return nil, bad("the largest append in blocks", o.MaxAppend, fmt.Sprintf("at least one write unit, %d", unit))
 	case o.Persist && i.ReadOnly:
 		return nil, bad("persist", "on", "off on a read-only base")
 	}
@@ -87,15 +105,21 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 			fmt.Sprintf("so small that %d parallel units have at least one zone each on the %d blocks of %s",
 				o.Units, i.Blocks, o.Base))
 	}
-	d := &Driver{base: base, zone: o.ZoneBlocks}
-	d.m = machine{
-		zones: make([]zone, zones), capacity: o.Capacity, maxOpen: uint64(o.MaxOpen), maxActive: uint64(o.MaxActive),
+	if o.ConvZones > zones {
+		return nil, bad("the number of conventional zones", o.ConvZones, fmt.Sprintf("at most that of all zones, %d", zones))
 	}
-	if o.InitFull {
-		for z := range d.m.zones {
-			d.m.zones[z].w.Store(uint64(makeWord(bdev.ZoneFull, o.Capacity)))
+	for _, z := range slices.Concat(o.ReadOnly, o.Offline) {
+		if z >= zones {
+			return nil, bad("a zone that is to be read-only or offline", z, fmt.Sprintf("the number of a zone, from 0 to %d", zones-1))
 		}
 	}
+	d := &Driver{base: base, zone: o.ZoneBlocks}
+	d.fail.Store(int64(o.FailReset))
+	d.m = machine{
+		zones: make([]zone, zones), blocks: o.ZoneBlocks, capacity: o.Capacity, conv: o.ConvZones,
+		maxOpen: uint64(o.MaxOpen), maxActive: uint64(o.MaxActive),
+	}
+	d.m.init(o)
 	d.info = zonedInfo(&i, o, zones)
 	if o.Persist {
 		tab, err := newTable(d, t, i.Blocks)
@@ -105,6 +129,30 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 		d.table = tab
 	}
 	return d, nil
+}
+
+// init gives every zone the state in which it begins.
+func (m *machine) init(o *Options) {
+	for z := range m.zones {
+		switch {
+		case uint64(z) < m.conv:
+			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneNotWP, m.blocks)))
+		case o.InitFull:
+			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneFull, m.capacity)))
+		}
+	}
+	m.spoil(o)
+}
+
+// spoil makes the zones read-only and offline that are to be so from the
+// beginning.
+func (m *machine) spoil(o *Options) {
+	for _, z := range o.ReadOnly {
+		m.worsen(z, bdev.ZoneReadOnly)
+	}
+	for _, z := range o.Offline {
+		m.worsen(z, bdev.ZoneOffline)
+	}
 }
 
 // zonesOn returns how many zones fit, with their table when there is one.
@@ -120,11 +168,14 @@ func zonedInfo(base *bdev.Info, o *Options, zones uint64) bdev.Info {
 	i := *base
 	i.Zoned = true
 	i.Blocks = zones * o.ZoneBlocks
-	i.ZoneBlocks, i.ZoneCapacity = o.ZoneBlocks, o.Capacity
+	i.ZoneBlocks, i.ZoneCapacity, i.ConvZones = o.ZoneBlocks, o.Capacity, o.ConvZones
+	if o.WriteUnit != 0 {
+		i.WriteUnit = o.WriteUnit
+	}
 	i.MaxOpenZones, i.MaxActiveZones, i.ParallelUnits = o.MaxOpen, o.MaxActive, o.Units
 	i.MaxAppend = uint32(o.Capacity)
 	if o.MaxAppend != 0 {
-		i.MaxAppend = min(i.MaxAppend, o.MaxAppend)
+		i.MaxAppend = min(i.MaxAppend, o.MaxAppend-o.MaxAppend%max(i.WriteUnit, 1))
 	}
 	// The layer of the base splits for the base; here only zones matter.
 	i.OptimalBoundary = uint32(o.ZoneBlocks)
@@ -137,20 +188,37 @@ func zonedInfo(base *bdev.Info, o *Options, zones uint64) bdev.Info {
 	return i
 }
 
-// SetState makes the zone that begins at lba read-only or offline, as a failing
-// device would. Any thread may call it.
-func (d *Driver) SetState(lba uint64, s bdev.ZoneState) error {
-	i := lba / d.zone
-	if lba%d.zone != 0 || i >= uint64(len(d.m.zones)) || s != bdev.ZoneReadOnly && s != bdev.ZoneOffline {
-		return fmt.Errorf("zone %s: state %s of zone at %d: %w", d.info.Name, s, lba, unix.EINVAL)
+// SetZoneState makes zone i read-only or offline, as a failing device would,
+// and tells all descriptors (bdev.ZoneChange). There is no way back, but from
+// read-only to offline. Any thread may call it.
+func (d *Driver) SetZoneState(i uint64, s bdev.ZoneState) error {
+	if i >= uint64(len(d.m.zones)) || s != bdev.ZoneReadOnly && s != bdev.ZoneOffline {
+		return fmt.Errorf("zone %s: state %s of zone %d of %d: %w", d.info.Name, s, i, len(d.m.zones), unix.EINVAL)
 	}
-	for {
-		w := d.m.load(i)
-		if ok, _ := d.m.become(i, w, makeWord(s, w.wp())); ok {
-			return nil
-		}
+	d.worsen(i, s)
+	return nil
+}
+
+func (d *Driver) worsen(i uint64, s bdev.ZoneState) {
+	if !d.m.worsen(i, s) {
+		return
+	}
+	if b := d.self.Load(); b != nil {
+		b.NotifyZones([]bdev.MediaExtent{{LBA: i * d.zone, Blocks: d.zone}})
 	}
 }
+
+// PushMedia has the device ask for the relocation of extents, and returns how
+// many of them its openers had room for, see bdev.NotifyMedia. Any thread may
+// call it.
+func (d *Driver) PushMedia(extents []bdev.MediaExtent) int { return d.self.Load().NotifyMedia(extents) }
+
+// FailReset makes the n-th reset from now fail, 1 being the next, and its zone
+// turn offline; 0: none. Any thread may call it.
+func (d *Driver) FailReset(n uint64) { d.fail.Store(int64(n)) }
+
+// resetFails counts a reset and says whether it is the one that fails.
+func (d *Driver) resetFails() bool { return d.fail.Load() > 0 && d.fail.Add(-1) == 0 }
 
 // Info implements bdev.Driver.
 func (d *Driver) Info() bdev.Info { return d.info }

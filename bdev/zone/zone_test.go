@@ -122,7 +122,7 @@ func TestAZonesLife(t *testing.T) {
 	want(t, r.Write(r.ch, 32, 1, 1), unix.ENXIO)
 	_, err = r.Read(r.ch, 32, 1)
 	want(t, err, unix.ENXIO)
-	if err := r.d.SetState(48, bdev.ZoneReadOnly); err != nil {
+	if err := r.d.SetZoneState(3, bdev.ZoneReadOnly); err != nil {
 		t.Fatal(err)
 	}
 	want(t, r.Write(r.ch, 48, 1, 1), unix.EROFS)
