@@ -13,7 +13,8 @@ import (
 
 // flood is an active poller that sends what its window allows.
 type flood struct {
-	to        *thread.Thread
+	from, to  *thread.Thread
+	batched   bool // by SendTo
 	sent, all int64
 	_         [64]byte
 	seen      atomic.Int64
@@ -30,7 +31,11 @@ func (f *flood) poll() poller.Result {
 		return poller.Idle
 	}
 	for ; f.sent < n; f.sent++ {
-		f.to.Send(flooded, f)
+		if f.batched {
+			f.from.SendTo(f.to, flooded, f)
+		} else {
+			f.to.Send(flooded, f)
+		}
 	}
 	return poller.Busy
 }
@@ -56,21 +61,23 @@ func BenchmarkAcrossReactors(b *testing.B) {
 	if len(cpus) < 2 {
 		b.Skip("one CPU")
 	}
-	b.Run("send", func(b *testing.B) {
-		from := newReactor(b, reactor.Options{CPU: cpus[0]})
-		to := newReactor(b, reactor.Options{CPU: cpus[1]})
-		sys := thread.NewSystem()
-		x, y := sys.NewThread("x"), sys.NewThread("y")
-		from.Add(x)
-		to.Add(y)
-		f := &flood{to: y, all: int64(b.N), want: int64(b.N), done: make(chan struct{})}
-		ping(b, y, func() {})
-		b.ResetTimer()
-		x.Send(func(any) { x.RegisterPoller("flood", pollFlood, f, 0) }, nil)
-		<-f.done
-		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "M/s")
-		b.ReportMetric(float64(b.N)/float64(to.Stats().BusyTurns), "batch")
-	})
+	for _, how := range []string{"sendto", "send"} {
+		b.Run(how, func(b *testing.B) {
+			from := newReactor(b, reactor.Options{CPU: cpus[0]})
+			to := newReactor(b, reactor.Options{CPU: cpus[1]})
+			sys := thread.NewSystem()
+			x, y := sys.NewThread("x"), sys.NewThread("y")
+			from.Add(x)
+			to.Add(y)
+			f := &flood{from: x, to: y, batched: how == "sendto", all: int64(b.N), want: int64(b.N), done: make(chan struct{})}
+			ping(b, y, func() {})
+			b.ResetTimer()
+			x.Send(func(any) { x.RegisterPoller("flood", pollFlood, f, 0) }, nil)
+			<-f.done
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "M/s")
+			b.ReportMetric(float64(b.N)/float64(to.Stats().BusyTurns), "batch")
+		})
+	}
 	b.Run("channel", func(b *testing.B) {
 		type call struct {
 			fn  thread.Func

@@ -39,6 +39,21 @@ func BenchmarkSameThread(b *testing.B) {
 			th.Poll(burst, 0)
 		}
 	})
+	b.Run("sendto", func(b *testing.B) { // to another thread, polled by the same goroutine
+		sys := thread.NewSystem()
+		from, to := sys.NewThread("from"), sys.NewThread("to")
+		from.RegisterPoller("send", func(any) poller.Result {
+			for range burst {
+				from.SendTo(to, nop, to)
+			}
+			return poller.Busy
+		}, nil, 0)
+		b.ReportAllocs()
+		for i := 0; i < b.N; i += burst {
+			from.Poll(burst, 0)
+			to.Poll(burst, 0)
+		}
+	})
 	b.Run("channel", func(b *testing.B) {
 		c := make(chan call, burst)
 		for i := 0; i < b.N; i += burst {

@@ -12,14 +12,16 @@
 // # Messages
 //
 // Send is safe from any goroutine: a bounded ring takes the message, and when that is full a larger ring is chained
-// behind it, so that nothing is lost, the order of each sender is kept, and no sender ever waits. Post is for code
+// behind it, so that nothing is lost, the order of each sender is kept, and no sender ever waits. SendTo is for code
+// that runs on a thread and sends to another: what a Poll sends to the same thread goes over together. Post is for code
 // that runs on the thread already: a plain queue. SendCritical has one slot, which is emptied before all else.
-// Between a Send and a Post of the same sender there is no order.
+// Between messages that one sender sends in different ways there is no order.
 //
 // # One Poll
 //
 // The critical message; at most maxMsgs messages of other senders; at most maxMsgs posted ones, and none that is
-// posted by one of these; every active poller; the timed pollers that are due; the progress of an exit.
+// posted by one of these; what these sent goes over; every active poller; the timed pollers that are due; what these
+// sent goes over; the progress of an exit.
 //
 // # Exit
 //

@@ -65,6 +65,7 @@ func (t *Thread) tryExit() {
 
 func (t *Thread) ended() {
 	t.exited.Store(true)
+	t.out = outbox{}
 	t.sys.removeThread(t)
 }
 

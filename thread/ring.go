@@ -57,7 +57,7 @@ func (r *ring) push(fn Func, arg any) bool {
 			if pos&closedAny != 0 {
 				return false
 			}
-			r.refresh(pos)
+			r.refresh(pos, 1)
 			continue
 		}
 		if r.tail.CompareAndSwap(pos, pos+1) {
@@ -69,11 +69,42 @@ func (r *ring) push(fn Func, arg any) bool {
 	}
 }
 
-// refresh learns how far the receiver got, and closes the ring when that does not help. A pos that is outdated is
-// seen to be so: freed may have passed it, and the exchange fails.
-func (r *ring) refresh(pos uint64) {
+// pushAll is push for several messages, which go in together or not at all; there are no more of them than the
+// smallest ring has slots.
+//
+// The exchange takes slots of consecutive positions, which nobody else writes. They are filled from the last to the
+// first, because the receiver looks at the first of them only: while the batch is being written the two cores do not
+// fight for a line, and when the receiver sees the first sequence number, it sees the others too. Its being right does
+// not hang on that order. Each slot's number is stored after its message, so wherever the receiver is, it takes a
+// message that is there, and stops at the first that is not.
+func (r *ring) pushAll(msgs []message) bool {
+	n := uint64(len(msgs))
+	for {
+		pos := r.tail.Load()
+		if pos+n-1-r.known.Load() > r.mask {
+			if pos&closedAny != 0 {
+				return false
+			}
+			r.refresh(pos, n)
+			continue
+		}
+		if !r.tail.CompareAndSwap(pos, pos+n) {
+			continue
+		}
+		for i := n; i > 0; i-- {
+			s := &r.slots[(pos+i-1)&r.mask]
+			s.fn, s.arg = msgs[i-1].fn, msgs[i-1].arg
+			publish(&s.seq, pos+i, s)
+		}
+		return true
+	}
+}
+
+// refresh learns how far the receiver got, and closes the ring when there is no room for n messages even so. A pos that
+// is outdated is seen to be so: freed may have passed it, and the exchange fails.
+func (r *ring) refresh(pos, n uint64) {
 	freed := r.freed.Load()
-	if pos-freed > r.mask && pos >= freed {
+	if pos+n-1-freed > r.mask && pos >= freed {
 		r.tail.CompareAndSwap(pos, pos|closedFull)
 		return
 	}
@@ -96,6 +127,17 @@ func (q *inbox) init() {
 // push reports false when the receiver has exited. Safe from any goroutine.
 func (q *inbox) push(fn Func, arg any) bool {
 	for r := q.in.Load(); !r.push(fn, arg); r = q.in.Load() {
+		if r.tail.Load()&closedExit != 0 {
+			return false
+		}
+		q.grow(r)
+	}
+	return true
+}
+
+// pushAll is push for several messages.
+func (q *inbox) pushAll(msgs []message) bool {
+	for r := q.in.Load(); !r.pushAll(msgs); r = q.in.Load() {
 		if r.tail.Load()&closedExit != 0 {
 			return false
 		}

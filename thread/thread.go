@@ -50,6 +50,7 @@ type Thread struct {
 
 	// What follows belongs to the thread.
 	local   fifo
+	out     outbox
 	pollers poller.Set
 	now     int64
 	stats   counters
@@ -88,7 +89,8 @@ func (t *Thread) System() *System { return t.sys }
 func (t *Thread) Now() int64 { return t.now }
 
 // Send queues a message. It is safe from any goroutine, never blocks and never loses a message; messages of one
-// sender run in the order sent. A message to a thread that has exited is dropped and counted.
+// sender run in the order sent. A message to a thread that has exited is dropped and counted. What sends much from
+// another thread does it with SendTo.
 func (t *Thread) Send(fn Func, arg any) {
 	t.TrySend(fn, arg)
 }
@@ -159,9 +161,13 @@ func (t *Thread) Poll(maxMsgs int, now int64) poller.Result {
 		t.stats.local += uint64(t.local.run(maxMsgs))
 		busy = true
 	}
+	if len(t.out.open) > 0 {
+		t.out.flush() // pollers may take their time
+	}
 	if t.pollers.Poll(now) == poller.Busy {
 		busy = true
 	}
+	t.end()
 	t.stats.polls++
 	if t.exit.started {
 		t.tryExit()
@@ -186,6 +192,15 @@ func (t *Thread) begin(now int64) {
 	}
 	t.now = now
 	t.pollers.Advance(now)
+	t.out.inPoll = true
+}
+
+// end hands over what code of the thread has sent since begin.
+func (t *Thread) end() {
+	if len(t.out.open) > 0 {
+		t.out.flush()
+	}
+	t.out.inPoll = false
 }
 
 // Ended tells when the last Poll ended, for a host that has several threads. Without it a busy Poll counts as busy
@@ -211,6 +226,7 @@ func (t *Thread) Event(fn FDFunc, arg any, events uint32, now int64) {
 	t.begin(now)
 	t.stats.events++
 	fn(arg, events)
+	t.end()
 	t.stats.open = true
 }
 

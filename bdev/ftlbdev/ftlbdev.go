@@ -88,7 +88,7 @@ func (c *channel) Submit(io *bdev.IO) {
 		return
 	}
 	r.Done = doneRemote
-	c.d.Thread().Send(submitRemote, o)
+	c.t.SendTo(c.d.Thread(), submitRemote, o)
 }
 
 // Close ends the channel.
@@ -109,7 +109,7 @@ func submitRemote(arg any) {
 
 func doneRemote(r *ftl.Request) {
 	o := r.Ctx.(*op)
-	o.ch.t.Send(completeRemote, o)
+	o.ch.d.Thread().SendTo(o.ch.t, completeRemote, o)
 }
 
 func completeRemote(arg any) {

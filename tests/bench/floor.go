@@ -53,15 +53,17 @@ func (b *bench) messages() error {
 		})
 	}
 	if g.has("AcrossReactors/send") {
-		ours, theirs := g.median("AcrossReactors/send", "M/s"), g.median("AcrossReactors/channel", "M/s")
-		b.table.add(row{
-			what: "message to another core, one way", figure: fmt.Sprintf("%.1f M/s", ours), goal: least(25, " M/s"), value: ours,
-			command: "go test -bench AcrossReactors ./reactor",
-		})
-		b.table.add(row{
-			what: "  against a Go channel", figure: fmt.Sprintf("channel %.1f M/s", theirs), ratio: fmt.Sprintf("%.1f x", ours/theirs),
-			goal: least(2, " x"), value: ours / theirs, command: "go test -bench AcrossReactors ./reactor",
-		})
+		theirs := g.median("AcrossReactors/channel", "M/s")
+		across := func(what, how string, rate, against goal) {
+			ours, command := g.median("AcrossReactors/"+how, "M/s"), "go test -bench AcrossReactors/"+how+" ./reactor"
+			b.table.add(row{what: what, figure: fmt.Sprintf("%.1f M/s", ours), goal: rate, value: ours, command: command})
+			b.table.add(row{
+				what: "  against a Go channel", figure: fmt.Sprintf("channel %.1f M/s", theirs), ratio: fmt.Sprintf("%.1f x", ours/theirs),
+				goal: against, value: ours / theirs, command: command,
+			})
+		}
+		across("from a thread to another core, SendTo", "sendto", least(25, " M/s"), least(2, " x"))
+		across("from anywhere to another core, Send", "send", goal{}, goal{})
 	}
 	each := g.median("Poll100IdleActive", "ns/poller")
 	b.table.add(row{

@@ -22,7 +22,10 @@ func TestThreadSchedules(t *testing.T) {
 }
 
 // stream is what one thread sends to another: the receiver must see 1, 2, 3, ...
-type stream struct{ sent, seen uint64 }
+type stream struct {
+	sent, seen uint64
+	batched    bool // by SendTo, otherwise by Send: between the two there is no order
+}
 
 type playDevice struct {
 	p       *threadPlay
@@ -162,12 +165,17 @@ func (p *threadPlay) sendBurst(from *playThread) {
 	to := p.threads[p.c.Rand.IntN(len(p.threads))]
 	key := [2]*playThread{from, to}
 	if p.streams[key] == nil {
-		p.streams[key] = &stream{}
+		p.streams[key] = &stream{batched: p.c.Rand.IntN(2) == 0}
 	}
 	for range p.c.Rand.Skewed(600) {
 		s := p.streams[key]
 		s.sent++
-		to.t.Send(receive, &numbered{s, s.sent, to})
+		m := &numbered{s, s.sent, to}
+		if s.batched && to != from {
+			from.t.SendTo(to.t, receive, m)
+		} else {
+			to.t.Send(receive, m)
+		}
 	}
 }
 
