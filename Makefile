@@ -19,7 +19,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint fmt e2e run ci clean
+.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -32,7 +32,7 @@ build: ## Build the commands into bin/ (ftlnbd, ftlperf)
 	@for a in $(APPS); do echo "$(GO) build -o bin/$$a ./apps/$$a"; CGO_ENABLED=0 $(GO) build -trimpath -o bin/$$a ./apps/$$a || exit 1; done
 
 vet: ## go vet, also of what has a build tag
-	$(GO) vet -tags e2e,bench,mutants $(ALL)
+	$(GO) vet -tags e2e,bench,mutants,lint $(ALL)
 
 test: ## Unit tests of every package, and a short run of the simulator
 	$(GO) test -timeout $(TIMEOUT) $(UNIT) $(SIMPKGS)
@@ -77,6 +77,9 @@ bench-nbd: build ## ftlnbd in memory against nbdkit, qemu-nbd and nbd-server, sa
 lint: ## golangci-lint (pinned in tools/go.mod, builds itself), gofumpt and gci
 	$(LINT) run ./...
 
+lint-selftest: ## Plant every forbidden import, and clocks and random numbers, in a copy of the folders: the linter must refuse each
+	$(GO) test -tags lint -count=1 -v ./tests/lint
+
 fmt: ## Rewrite the sources with gofumpt and gci
 	$(LINT) fmt ./...
 
@@ -86,12 +89,12 @@ e2e: build ## Real clients against the real binary: file systems, fio, nbdcopy, 
 run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the commands to type next
 	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)
 
-CIPARTS     ?= build vet lint test race sim fuzz e2e
+CIPARTS     ?= build vet lint lint-selftest test race sim fuzz e2e
 CIFUZZTIME  ?= 5s
 CISEEDS     ?= 200
 CISEED      ?= 5000
 
-ci: ## What CI runs: build, vet, lint, test, race, sim, fuzz (short), e2e; says how long each part took
+ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim, fuzz (short), e2e; says how long each part took
 	@set -e; for part in $(CIPARTS); do \
 	  echo "== make $$part"; t0=$$(date +%s); \
 	  $(MAKE) --no-print-directory $$part FUZZTIME=$(CIFUZZTIME) SEEDS=$(CISEEDS) SEED=$(CISEED); \
