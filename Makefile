@@ -8,6 +8,7 @@ TIMEOUT   ?= 20m
 DIR       ?= run/ftl0
 SIZE      ?= 8GiB
 RUNARGS   ?=
+MUTANTARGS ?=
 E2E       ?= .
 
 # Packages are named by folder, not ./..., so that a target says what it runs.
@@ -46,8 +47,9 @@ race: ## The unit tests of everything that uses reactors or goroutines, under th
 sim: ## Simulator: SEEDS=n random seeds from SEED=s on (SEED=0: fresh ones; a failing seed prints how to replay it)
 	$(GO) test -timeout 0 ./tests/sim ./tests/sim/ftlsim -seeds $(SEEDS) -seed $(SEED)
 
-sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=n seeds
-	SEEDS=$(SEEDS) $(GO) test -tags mutants -count=1 -timeout 0 -v ./tests/sim/mutants
+sim-mutants: SEEDS = 5000
+sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=5000 seeds
+	$(GO) run ./tests/sim/mutants -seeds $(SEEDS) $(MUTANTARGS)
 
 fuzz: ## Every fuzz target for FUZZTIME=20s each
 	@set -e; for d in $(FUZZPKGS); do \

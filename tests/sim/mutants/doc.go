@@ -1,4 +1,8 @@
-// Package mutants shows that the simulator finds bugs: it builds the FTL with one deliberate defect at a time, as an
-// overlay over the sources, and runs seeds of ftlsim until one fails. A defect that survives is a hole in the
-// simulator. make sim-mutants runs it (build tag mutants); SEEDS is the most seeds that a defect may take.
-package mutants
+// Command mutants shows that the simulator finds bugs: it builds the FTL with one deliberate defect at a time, as an
+// overlay over the sources, and runs seeds of tests/sim/ftlsim until one fails. A defect that survives is a hole in the
+// simulator. At the end the sources without a defect run the same seeds, which must pass.
+//
+// make sim-mutants runs it; SEEDS is the most seeds that a defect may take. The defects are in table*.go. The
+// package's own tests are quick: every defect still applies to the sources and compiles, every rule of power loss has
+// one.
+package main
