@@ -112,8 +112,12 @@ func (m *Model) Ack(o *Op) {
 	}
 }
 
-// Fail notes that the op ended with an error: its blocks may have the old or the new content.
-func (m *Model) Fail(o *Op) { o.end = m.acks }
+// Fail notes that the op ended with an error: its blocks may have the old or the new content. The end takes a number
+// among the acknowledgements, so that what was submitted before it is not taken for later.
+func (m *Model) Fail(o *Op) {
+	m.acks++
+	o.end = m.acks
+}
 
 // Acks is the number of acknowledgements so far: taken at the submission of a flush or a read, it says what that
 // covers.

@@ -144,6 +144,17 @@ func TestFailedOpIsOldOrNewUntilReplaced(t *testing.T) {
 	require.Error(t, m.CheckRead(1, w.ID, m.Acks()))
 }
 
+// TestFailedOpThatWasSubmittedLater has a write fail before one that was submitted earlier is acknowledged: no order
+// is known of the two.
+func TestFailedOpThatWasSubmittedLater(t *testing.T) {
+	m := NewModel()
+	a, b := write(m, 1, 1), write(m, 1, 1)
+	m.Fail(b)
+	m.Ack(a)
+	require.NoError(t, m.CheckRead(1, b.ID, m.Acks()))
+	require.NoError(t, m.CheckRead(1, a.ID, m.Acks()))
+}
+
 func TestPruneKeepsTheAnswers(t *testing.T) {
 	m := NewModel()
 	var last *Op
