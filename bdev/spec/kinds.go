@@ -41,6 +41,10 @@ var kinds = [...]kind{
 		example: "delay:100us:malloc:1GiB", make: makeDelay,
 	},
 	{
+		name: "volatile", wrapper: true, keys: []string{"size", "early", "seed", "lie"},
+		example: "volatile:size=8MiB,early=0.05:file:/var/tmp/disk", make: makeVolatile,
+	},
+	{
 		name: "errinj", wrapper: true, groups: true,
 		keys: []string{
 			"fail", "delay", "corrupt", "tear", "drop", "hang", "sectors", "op", "lba", "after", "nth", "every",

@@ -64,6 +64,9 @@ func TestGoodSpecs(t *testing.T) {
 		{"delay:read=1ms,write=5us,p99-write=1s,seed=4:malloc:1MiB", "delay_malloc0", 256},
 		{"errinj:fail=EIO,op=write,nth=3;delay=1ms,prob=0.5,seed=2,lba=3-9:malloc:1MiB", "errinj_malloc0", 256},
 		{"errinj:malloc:1MiB", "errinj_malloc0", 256},
+		{"volatile:malloc:1MiB", "volatile_malloc0", 256},
+		{"volatile:size=64KiB,early=1,seed=9,lie,name=v:malloc:1MiB,md=8", "v", 256},
+		{"zone:256KiB:volatile:passthru:malloc:1MiB", "zone_volatile_passthru_malloc0", 256},
 		{"errinj:name=e:malloc:1MiB", "e", 256},
 	}
 	for _, c := range cases {
@@ -136,6 +139,12 @@ func TestBadSpecsSayWhatWouldDo(t *testing.T) {
 		{"errinj:fail=EIO,drop:malloc:1MiB", "one of"},
 		{"errinj:fail=EIO,op=writ:malloc:1MiB", "write"},
 		{"errinj:fail=EIO,lba=9-3:malloc:1MiB", "lba"},
+		{"volatile:", "missing"},
+		{"volatile:size=60KiB:malloc:1MiB", "at least 16"},
+		{"volatile:size=5000:malloc:1MiB", "multiple"},
+		{"volatile:size=8PiB:malloc:1MiB", "1 TiB"},
+		{"volatile:early=2:malloc:1MiB", "probability"},
+		{"volatile:lie=perhaps:malloc:1MiB", "on or off"},
 		{strings.Repeat("passthru:", 40) + "null:1MiB", "more than 16"},
 		{"malloc:1MiB,name=" + strings.Repeat("x", 20000), "longest"},
 	}
@@ -162,7 +171,7 @@ func TestBadSpecsSayWhatWouldDo(t *testing.T) {
 func FuzzSpec(f *testing.F) {
 	for _, s := range []string{
 		"malloc:5GiB,md=64", "null:400GiB", `file:/a\,b:c,size=20GiB,driver=uring`, "zone:256MiB,units=4:null:1GiB",
-		"errinj:fail=EIO,op=read+write;drop,nth=3:delay:100us:passthru:malloc:1MiB", "delay::malloc:1", `passthru:name=\::null:1`,
+		"errinj:fail=EIO,op=read+write;drop,nth=3:delay:100us:passthru:malloc:1MiB", "delay::malloc:1", "volatile:size=8MiB,early=0.5,lie:file:x", "volatile:null:1", `passthru:name=\::null:1`,
 	} {
 		f.Add(s)
 	}

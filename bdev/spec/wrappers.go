@@ -9,6 +9,7 @@ import (
 	"goftl/bdev"
 	"goftl/bdev/delay"
 	"goftl/bdev/errinj"
+	"goftl/bdev/volatile"
 	"goftl/bdev/zone"
 )
 
@@ -70,6 +71,21 @@ func makeDelay(mk *maker, s *Spec) error {
 		return r.err
 	}
 	b, err := delay.Create(mk.m, mk.t, o)
+	mk.made = b
+	return err
+}
+
+func makeVolatile(mk *maker, s *Spec) error {
+	r := s.reader(0)
+	bs := uint64(mk.base.Info().BlockSize)
+	o := volatile.Options{
+		Name: mk.name, Base: mk.base.Name(), Own: true, Blocks: r.size("size", bs) / bs,
+		Early: r.probability("early", volatile.EarlyDefault), Seed: r.number("seed", 0, 0, 1<<64-1), Lie: r.flag("lie"),
+	}
+	if r.err != nil {
+		return r.err
+	}
+	b, err := volatile.Create(mk.m, mk.t, o)
 	mk.made = b
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/bdev/volatile"
 	"goftl/tests/sim/model"
 	"goftl/thread"
 )
@@ -18,12 +19,23 @@ func TestBdevSchedules(t *testing.T) {
 	ForEachSeed(t, 200, 4, func(c *Case) error { return newBdevPlay(c).run() })
 }
 
+// TestVolatileSchedules does the same with a volatile cache of the process in front of the disk: then a kill, and the
+// removal of the device, lose what was not flushed.
+func TestVolatileSchedules(t *testing.T) {
+	ForEachSeed(t, 200, 4, func(c *Case) error {
+		p := newBdevPlay(c)
+		p.shim = true
+		return p.run()
+	})
+}
+
 type bdevPlay struct {
 	c    *Case
 	disk *Disk
 	m    *model.Model
 	span uint64
 	md   int
+	shim bool // a bdev/volatile is in front of the disk
 	fail error
 	life *bdevLife
 }
@@ -33,6 +45,7 @@ type bdevLife struct {
 	p       *bdevPlay
 	w       *World
 	mgr     *bdev.Manager
+	home    *thread.Thread // of the cache
 	b       *bdev.Bdev
 	users   []*bdevUser
 	budget  int
@@ -117,11 +130,9 @@ func (p *bdevPlay) live() error {
 	if err := l.mgr.SetPool(8+r.IntN(64), 8); err != nil {
 		return err
 	}
-	b, err := l.mgr.Register(Attach(l.w, p.disk))
-	if err != nil {
+	if err := l.register(); err != nil {
 		return err
 	}
-	l.b = b
 	if l.faulty = r.IntN(3) == 0; l.faulty {
 		*p.disk.Faults() = Faults{ReadEIO: 0.02, WriteEIO: 0.02, FlushEIO: 0.05, NoSpace: 0.01}
 	}
@@ -134,7 +145,7 @@ func (p *bdevPlay) live() error {
 		}
 	}
 	crash := r.IntN(2) == 0
-	err = l.w.Run(2e6, func() bool { return p.fail != nil || (l.budget == 0 || l.removed) && (crash || l.open == 0) })
+	err := l.w.Run(2e6, func() bool { return p.fail != nil || (l.budget == 0 || l.removed) && (crash || l.open == 0) })
 	p.disk.Mend()
 	if p.fail != nil {
 		return p.fail
@@ -146,6 +157,35 @@ func (p *bdevPlay) live() error {
 		return nil
 	}
 	return l.windDown()
+}
+
+func (l *bdevLife) register() (err error) {
+	disk := Attach(l.w, l.p.disk)
+	if !l.p.shim {
+		l.b, err = l.mgr.Register(disk)
+		return err
+	}
+	if _, err = l.mgr.Register(below{disk}); err != nil {
+		return err
+	}
+	r := l.p.c.Rand
+	o := volatile.Options{
+		Name: "disk", Base: "below", Own: r.IntN(2) == 0, Blocks: 16 + r.Uint64N(100), Early: r.Float64() * r.Float64(), Seed: r.Uint64(),
+	}
+	l.home = l.w.System().NewThread("home")
+	if e := l.w.Call(l.home, func() { l.b, err = volatile.Create(l.mgr, l.home, o) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// below is a disk under another name.
+type below struct{ *Driver }
+
+func (b below) Info() bdev.Info {
+	i := b.Driver.Info()
+	i.Name = "below"
+	return i
 }
 
 func (u *bdevUser) begin() {
@@ -393,16 +433,23 @@ func (l *bdevLife) windDown() error {
 	if err := l.w.Run(1e6, func() bool { return l.ended || p.fail != nil }); err != nil {
 		return fmt.Errorf("removal: %w", err)
 	}
+	var threads []*thread.Thread
+	if l.home != nil {
+		threads = append(threads, l.home)
+	}
 	for _, u := range l.users {
-		if err := l.w.Call(u.t, u.t.Exit); err != nil {
+		threads = append(threads, u.t)
+	}
+	for _, t := range threads {
+		if err := l.w.Call(t, t.Exit); err != nil {
 			return err
 		}
 	}
 	if err := l.w.Run(1e6, func() bool { return len(l.w.System().Threads()) == 0 }); err != nil {
 		return fmt.Errorf("exit: %w", err)
 	}
-	for _, u := range l.users {
-		if err := u.t.ExitErr(); err != nil {
+	for _, t := range threads {
+		if err := t.ExitErr(); err != nil {
 			return err
 		}
 	}
@@ -424,7 +471,7 @@ func (p *bdevPlay) verify(kill bool) error {
 			p.disk.Poke(lba, buf, nil)
 		case err != nil:
 			return err
-		case kill:
+		case kill && !p.shim:
 			err = p.m.CheckRead(lba, id, acks)
 		default:
 			err = p.m.CheckLost(lba, id)
