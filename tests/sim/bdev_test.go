@@ -190,6 +190,10 @@ func (b below) Info() bdev.Info {
 
 func (u *bdevUser) begin() {
 	p := u.l.p
+	if u.l.removed { // by an earlier one
+		u.gone = true
+		return
+	}
 	var err error
 	if u.desc, err = u.l.mgr.Open("disk", true, u.event, u, u.t); err != nil {
 		p.failf("open: %v", err)
