@@ -94,6 +94,8 @@ type Config struct {
 	RedoLimitBytes uint64
 	// SumCacheBytes bounds the memory for checksums of the base (64 MiB).
 	SumCacheBytes uint64
+	// MaxIOChannels bounds the channels of users (128; up to 4096).
+	MaxIOChannels int
 	Limits        Limits
 	Policy        Policy
 
@@ -132,6 +134,11 @@ func (c *Config) complete() error {
 	if c.SumCacheBytes == 0 {
 		c.SumCacheBytes = defaultSumCache
 	}
+	if c.MaxIOChannels == 0 {
+		c.MaxIOChannels = defaultChannels
+	}
+	need(c.MaxIOChannels >= 1 && c.MaxIOChannels <= maxChannels, "MaxIOChannels",
+		fmt.Sprintf("is %d, must be 1 to %d", c.MaxIOChannels, maxChannels))
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

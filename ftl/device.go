@@ -56,6 +56,8 @@ type Device struct {
 	logBlocks  uint64 // slots of the log used since the start
 	bandBlocks uint64
 
+	channels   channelSet
+	own        *Channel // for Submit
 	log_       logState
 	flusher    flushState
 	reader     readerState
@@ -150,6 +152,7 @@ func (d *Device) Stats(s *Stats) {
 	s.ValidBlocks = d.mapped
 	s.DirtyPages = d.table.DirtyPages()
 	s.Acked, s.Durable = d.ackedU, d.durableU
+	s.Channels = uint64(d.channels.open)
 }
 
 // LoadReport says what a load found.
@@ -188,6 +191,7 @@ func (d *Device) buildMemory() {
 	d.freeBands.q = make([]uint32, d.lay.Bands)
 	d.lim = limitsFor(d.lay, &d.cfg.Limits)
 	d.sums = newSumCache(min(d.cfg.SumCacheBytes, sumCacheNeed(d.lay)))
+	d.initChannels()
 	d.initLog()
 	d.initCheckpoint()
 	d.compaction.init(d, "compaction", SourceCompaction, d.lim.gcReserve)

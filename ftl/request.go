@@ -34,7 +34,7 @@ type Request struct {
 	Ctx  any
 	Err  error
 
-	d    *Device
+	ch   *Channel
 	pin  l2p.PinRequest // entries of the mapping, from Submit to the end
 	next *Request
 	left uint64 // blocks (or pieces of a read) that are not done
@@ -112,19 +112,15 @@ func (q *queue) take() *Request {
 	return h
 }
 
-// Submit starts a request. It never completes it inline. A request that is
-// wrong or cannot be served completes with an error like any other.
-func (d *Device) Submit(r *Request) {
-	r.Err = nil
-	r.off, r.buf, r.bufo = 0, 0, 0
-	if err := d.admit(r); err != nil {
-		d.completeLater(r, err)
-		return
-	}
+// Submit starts a request on the device's own channel; it is called on the core
+// thread. See Channel.Submit.
+func (d *Device) Submit(r *Request) { d.own.Submit(r) }
+
+// start counts a request that was admitted, and pins its part of the mapping.
+func (d *Device) start(r *Request) {
 	d.inUse++
 	d.countRequest(r)
 	if r.Op != OpFlush {
-		r.d = d
 		r.pin = l2p.PinRequest{LBA: r.LBA, Count: r.Count, Done: requestPinned, Arg: r}
 		if !d.table.Pin(&r.pin) {
 			return
@@ -137,10 +133,10 @@ func requestPinned(p *l2p.PinRequest) {
 	r := p.Arg.(*Request)
 	if p.Err != nil {
 		r.Err = unix.EIO
-		r.d.completeUnpinned(r)
+		r.ch.d.completeUnpinned(r)
 		return
 	}
-	r.d.enqueue(r)
+	r.ch.d.enqueue(r)
 }
 
 // enqueue puts a request, whose part of the mapping is resident, in line.
@@ -206,7 +202,7 @@ func serveUser(arg any) {
 	d.startFlush()
 }
 
-// complete answers a request that Submit counted.
+// complete answers a request that start counted.
 func (d *Device) complete(r *Request) {
 	if r.Op != OpFlush {
 		d.table.Unpin(&r.pin)
@@ -215,11 +211,14 @@ func (d *Device) complete(r *Request) {
 }
 
 func (d *Device) completeUnpinned(r *Request) {
+	c := r.ch
 	d.inUse--
+	c.under--
 	if r.Err != nil {
 		d.countUserError(r)
 	}
 	r.Done(r)
+	c.endIfIdle()
 	if d.inUse == 0 && d.stopping {
 		d.drained()
 	}

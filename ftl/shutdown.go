@@ -22,6 +22,7 @@ func (d *Device) Stop(fast bool, done func(err error)) {
 		return
 	}
 	d.stopping = true
+	d.channels.count.Or(stopMark)
 	d.life.stopped, d.life.fast = done, fast
 	mngt.Run(d.th, d, shutdown(fast || d.health != HealthOK), stepLog{d.log}, stopDone)
 }
@@ -36,6 +37,7 @@ func stopDone(d *Device, err error) {
 func shutdown(fast bool) *desc {
 	steps := []step{
 		{Name: "finish requests", Action: stepDrain},
+		{Name: "close channels", Action: stepCloseChannels},
 		{Name: "stop background work", Action: stepQuiesce},
 	}
 	if !fast {

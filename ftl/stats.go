@@ -74,6 +74,7 @@ type Stats struct {
 	FreeBands, FullBands, QuarantinedBands    uint64
 	ValidBlocks, DirtyPages                   uint64
 	Acked, Durable                            uint64
+	Channels                                  uint64 // IO channels of users
 }
 
 // count books a completed device operation.

@@ -1,13 +1,17 @@
 // Package ftlbdev is an FTL as a block device like any other.
 //
-// The device's core thread executes every request. A channel on that thread
-// hands requests over directly; a channel on another thread sends them there
-// and gets the answer back by message. Buffers must be multiples of 4096 bytes,
+// The device's core thread executes every request. Each bdev channel, so each
+// thread that uses the device, has an IO channel of the device (ftl.Channel). On
+// the core thread requests are handed over directly; another thread sends them
+// there and gets the answer back by message. The ftl.Channel is registered by
+// the first of these messages and closed by the last. Buffers must be multiples of 4096 bytes,
 // at 4096-byte addresses when the devices below need that; the bdev layer
 // bounces what is not.
 package ftlbdev
 
 import (
+	"fmt"
+
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
@@ -38,9 +42,16 @@ func (v *Driver) Info() bdev.Info {
 	}
 }
 
-// NewChannel makes a channel for thread t.
+// NewChannel makes a channel for thread t. It fails with EAGAIN when the device
+// has as many IO channels as it may have, and with ENODEV when it is stopping.
 func (v *Driver) NewChannel(t *thread.Thread) (bdev.DriverChannel, error) {
-	return &channel{d: v.d, t: t, local: t == v.d.Thread()}, nil
+	c, err := v.d.NewChannel()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", v.name, err)
+	}
+	ch := &channel{c: c, core: v.d.Thread(), t: t, local: t == v.d.Thread()}
+	ch.onCore(register)
+	return ch, nil
 }
 
 // Close does nothing: the device belongs to who started it.
@@ -48,10 +59,28 @@ func (v *Driver) Close() error { return nil }
 
 // channel is one thread's way to the device.
 type channel struct {
-	d     *ftl.Device
+	c     *ftl.Channel
+	core  *thread.Thread
 	t     *thread.Thread
-	local bool
+	local bool // t is the core thread
 }
+
+// onCore runs f on the core thread: now, or behind what was sent before.
+func (c *channel) onCore(f thread.Func) {
+	if c.local {
+		f(c)
+		return
+	}
+	c.t.SendTo(c.core, f, c) // as IOs are sent, so that the order is kept
+}
+
+func register(arg any) { arg.(*channel).c.Register() }
+
+func shut(arg any) { arg.(*channel).c.Close(closed) }
+
+// closed does nothing: the bdev layer does not wait for channels, the stop of the
+// device does.
+func closed(error) {}
 
 // op is the state that every IO keeps across its reuse.
 type op struct {
@@ -84,15 +113,15 @@ func (c *channel) Submit(io *bdev.IO) {
 	r.Op, r.LBA, r.Count, r.Bufs, r.FUA = ops[io.Op], io.LBA, io.Count, io.Bufs, io.FUA
 	if c.local {
 		r.Done = done
-		c.d.Submit(r)
+		c.c.Submit(r)
 		return
 	}
 	r.Done = doneRemote
-	c.t.SendTo(c.d.Thread(), submitRemote, o)
+	c.t.SendTo(c.core, submitRemote, o)
 }
 
 // Close ends the channel.
-func (c *channel) Close() {}
+func (c *channel) Close() { c.onCore(shut) }
 
 func done(r *ftl.Request) {
 	o := r.Ctx.(*op)
@@ -104,12 +133,12 @@ func done(r *ftl.Request) {
 
 func submitRemote(arg any) {
 	o := arg.(*op)
-	o.ch.d.Submit(&o.req)
+	o.ch.c.Submit(&o.req)
 }
 
 func doneRemote(r *ftl.Request) {
 	o := r.Ctx.(*op)
-	o.ch.d.Thread().SendTo(o.ch.t, completeRemote, o)
+	o.ch.core.SendTo(o.ch.t, completeRemote, o)
 }
 
 func completeRemote(arg any) {
