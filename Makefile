@@ -3,6 +3,7 @@
 GO        ?= go
 SEEDS     ?= 2000
 SEED      ?= 0
+TIME      ?= 60s
 FUZZTIME  ?= 20s
 TIMEOUT   ?= 20m
 DIR       ?= run/ftl0
@@ -20,7 +21,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e run ci clean
+.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e torture run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -85,8 +86,11 @@ lint-selftest: ## Plant every forbidden import, and clocks and random numbers, i
 fmt: ## Rewrite the sources with gofumpt and gci
 	$(LINT) fmt ./...
 
-e2e: build ## Real clients against the real binary: file systems, fio, nbdcopy, qemu-img, kill -9 (root: mounts too)
-	$(GO) test -tags e2e -count=1 -timeout 30m -v -run '$(E2E)' ./tests/e2e
+e2e: build ## Real clients against the real binary: file systems, fio, nbdcopy, qemu-img, kill -9, a short torture (root: mounts too)
+	$(GO) test -tags e2e -count=1 -timeout 30m -p 1 -v -run '$(E2E)' ./tests/e2e ./tests/torture
+
+torture: build ## Kill the real server in every way for TIME=60s, over real files, and compare every block (SEED=s: again; TORTUREARGS='-v ...')
+	$(GO) run ./tests/torture -time $(TIME) -seed $(SEED) $(TORTUREARGS)
 
 run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the commands to type next
 	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+)
+
+// world says what a campaign's devices are made of, and what may happen to them.
+type world struct {
+	name     string
+	volatile bool // what is not flushed is dropped when the server is killed
+	mayFill  bool // the disk is smaller than the files on it
+}
+
+var worlds = []world{
+	{name: "kill"},
+	{name: "power", volatile: true},
+	{name: "power", volatile: true}, // the one that finds most has two of four seeds
+	{name: "full", mayFill: true},
+}
+
+func worldNamed(name string) *world {
+	for i := range worlds {
+		if worlds[i].name == name {
+			return &worlds[i]
+		}
+	}
+	return nil
+}
+
+// worldOf is the world of a seed.
+func (r *run) worldOf(seed uint64) *world {
+	if r.world != "" {
+		return worldNamed(r.world)
+	}
+	return &worlds[seed%uint64(len(worlds))]
+}
+
+// shape is what stays the same for all lives of a device.
+type shape struct {
+	cacheMiB, baseMiB, sizeMiB int
+	memory                     bool // the files are in memory
+}
+
+func drawShape(r *rand.Rand) shape {
+	return shape{
+		cacheMiB: []int{64, 64, 96}[r.IntN(3)], baseMiB: []int{256, 256, 320}[r.IntN(3)], sizeMiB: []int{32, 64, 128, 160}[r.IntN(4)],
+		memory: r.IntN(3) == 0,
+	}
+}
+
+func (s shape) String() string {
+	where := ""
+	if s.memory {
+		where = " in memory"
+	}
+	return fmt.Sprintf("%d MiB over %d + %d%s", s.sizeMiB, s.cacheMiB, s.baseMiB, where)
+}
+
+// spot is where a campaign has its files.
+type spot struct {
+	aux  string // socket, log, shared memory
+	disk string // the devices
+	undo []func()
+	grow func() error // makes the disk as large as the files
+}
+
+// newSpot makes the folders, and the disk where it is to be small.
+func (c *campaign) newSpot() (err error) {
+	c.spot.aux, err = os.MkdirTemp(c.run.dir, "")
+	if err != nil {
+		return err
+	}
+	c.spot.disk = c.spot.aux
+	if err := os.Mkdir(c.shm(), 0o700); err != nil {
+		return err
+	}
+	if c.world.mayFill {
+		return c.smallDisk()
+	}
+	if c.shape.memory {
+		dir, err := os.MkdirTemp("/dev/shm", "torture-")
+		if err != nil {
+			return nil // no such thing here: then on disk
+		}
+		c.spot.disk = dir
+		c.spot.undo = append(c.spot.undo, func() { _ = os.RemoveAll(dir) })
+	}
+	return nil
+}
+
+// leave unmounts and removes what newSpot made, unless it is to be kept.
+func (s *spot) leave(keep bool) {
+	if keep {
+		return
+	}
+	for i := len(s.undo) - 1; i >= 0; i-- {
+		s.undo[i]()
+	}
+	_ = os.RemoveAll(s.aux) // in the run's own folder, which goes as a whole
+}
+
+// args are the arguments of a server's life.
+func (c *campaign) args() []string {
+	cache, base := c.files()
+	if c.rnd.IntN(4) == 0 {
+		cache, base = cache+",driver=aio", base+",driver=aio"
+	}
+	if c.world.volatile {
+		cache, base = c.shim()+cache, c.shim()+base
+	}
+	args := []string{"--cache", cache, "--base", base, "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB)}
+	if c.fast = c.rnd.IntN(5) == 0; c.fast {
+		args = append(args, "--fast-stop")
+	}
+	args = append(args, "--shm")
+	if c.world.volatile || c.rnd.IntN(3) == 0 {
+		return append(args, "off")
+	}
+	return append(args, c.shm())
+}
+
+// shm is the folder for shared memory.
+func (c *campaign) shm() string { return filepath.Join(c.spot.aux, "shm") }
+
+// files are the specs of the devices without anything in front.
+func (c *campaign) files() (cache, base string) {
+	file := func(name string, mib int) string {
+		return fmt.Sprintf("file:%s,size=%dMiB", filepath.Join(c.spot.disk, name), mib)
+	}
+	return file("cache.img", c.shape.cacheMiB), file("base.img", c.shape.baseMiB)
+}
+
+// shim is a volatile cache, another one for each device and life.
+func (c *campaign) shim() string {
+	sizes := []string{"512KiB", "4MiB", "32MiB"}
+	early := []float64{0, 0, 0.001, 0.05, 0.5}
+	s := fmt.Sprintf("volatile:size=%s,early=%v,seed=%d", sizes[c.rnd.IntN(len(sizes))], early[c.rnd.IntN(len(early))], c.rnd.Uint32())
+	if c.run.lie {
+		s += ",lie"
+	}
+	return s + ":"
+}
