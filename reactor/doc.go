@@ -15,7 +15,7 @@
 // # Sharing the machine
 //
 // A loop that never sleeps is a danger to the rest of the process: the garbage collector and other goroutines need a
-// processor of the Go scheduler (Procs tells how many) and a core (a reactor that finds every core taken by reactors
+// processor of the Go scheduler (Procs tells how many) and a core (a reactor that finds all of either taken by reactors
 // sleeps ShareNap in every ShareEvery), and they must be able to stop it: every turn passes a safepoint.
 //
 // # Ownership

@@ -73,7 +73,7 @@ func (r *Reactor) idle() {
 			return
 		}
 		if r.now < r.spinUntil {
-			if spareCore() {
+			if r.spare() {
 				return
 			}
 			r.spinUntil = 0
@@ -128,14 +128,18 @@ func (r *Reactor) mustPoll() bool {
 	return false
 }
 
-// share sleeps a little when it is time to and reactors have taken every core, so that the others get on.
+// spare reports whether a place is left beside the reactors that are awake.
+func (r *Reactor) spare() bool { return awake.Load() < r.places }
+
+// share sleeps a little when it is time to and reactors have taken every place, so that the others get on.
 func (r *Reactor) share() {
 	if r.now < r.shareAt {
 		return
 	}
 	r.shareAt = r.now + int64(ShareEvery)
 	r.publish()
-	if spareCore() {
+	r.places = places()
+	if r.spare() {
 		return
 	}
 	r.stats.naps++

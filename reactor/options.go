@@ -50,7 +50,7 @@ const (
 	// DefaultSpin is how long an adaptive reactor looks for work before it sleeps, where a core is spare: about what
 	// going to sleep and waking up cost.
 	DefaultSpin = 15 * time.Microsecond
-	// ShareEvery and ShareNap: while every core is taken by a reactor that does not sleep, each of them sleeps
+	// ShareEvery and ShareNap: while reactors that do not sleep have every core or processor, each of them sleeps
 	// ShareNap in every ShareEvery, so that the rest of the process gets on.
 	ShareEvery = time.Millisecond
 	// ShareNap is explained at ShareEvery.
@@ -145,8 +145,8 @@ func raiseProcs(n int) {
 // cores are shared by all of the process.
 var awake atomic.Int32
 
-// spareCore reports whether a core is left beside the reactors that are awake.
-func spareCore() bool { return int(awake.Load()) < runtime.NumCPU() }
+// places returns how many loops that never sleep the process has room for: cores, and processors of the Go scheduler.
+func places() int32 { return int32(min(runtime.NumCPU(), runtime.GOMAXPROCS(0))) }
 
 var epoch = time.Now()
 

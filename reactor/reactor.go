@@ -41,6 +41,7 @@ type Reactor struct {
 	shareAt   int64
 	lastStart int64 // start of the last busy turn whose end is not known yet; 0: none
 	nap       time.Duration
+	places    int32 // as of the last look, at most ShareEvery ago
 	idleTurns int
 	sinceLook int // turns since the file descriptors were looked at
 	stats     counts
@@ -87,7 +88,7 @@ func New(o Options) (*Reactor, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("reactor: %w", err)
 	}
-	r := &Reactor{opts: o, done: make(chan struct{}), nap: napFirst, longest: math.MaxInt64}
+	r := &Reactor{opts: o, done: make(chan struct{}), nap: napFirst, longest: math.MaxInt64, places: places()}
 	r.threads.Store(&[]*thread.Thread{})
 	if err := r.poll.open(); err != nil {
 		return nil, fmt.Errorf("reactor %q: %w", o.Name, err)
