@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/ftl/layout"
+	"goftl/ftl/record"
 	"goftl/poller"
 )
 
@@ -159,8 +160,21 @@ func gcWanted(d *Device) bool {
 	return d.freeBands.n+d.bands[segQuarantine] < d.lim.gcStart
 }
 
-// pickBand returns the victim of relocation, nil when none is worth moving:
-// less than 1/32 of it is garbage.
+// worthMoving says whether relocating a band wins space: what becomes free,
+// less what the moves take beside the blocks (a header for each record, one
+// more where a band ends, and a slot too many there), is 1/32 of the band or
+// more. While the log has no room, anything helps; otherwise relocation would
+// go round for ever when the device is so full that its aim is out of reach.
+func (d *Device) worthMoving(s *segment) bool {
+	valid := d.valid[s.idx]
+	won := int(s.body - valid)
+	if !d.log_.starved {
+		won -= int(valid+record.MaxBlocks-1)/record.MaxBlocks + 2
+	}
+	return won >= int(s.body/32)+1
+}
+
+// pickBand returns the victim of relocation, nil when none is worth moving.
 func pickBand(d *Device) *segment {
 	var best *segment
 	var bestScore float64
@@ -170,11 +184,11 @@ func pickBand(d *Device) *segment {
 		if !s.drainable() {
 			continue
 		}
-		valid := d.valid[i]
-		garbage := s.body - valid
-		if garbage < s.body/32+1 {
+		if !d.worthMoving(s) {
 			continue
 		}
+		valid := d.valid[i]
+		garbage := s.body - valid
 		score := float64(garbage) / float64(valid+1)
 		if !greedy {
 			// Cost-benefit: (1-u)/(1+u) * age (Rosenblum and Ousterhout 1992),
@@ -233,6 +247,15 @@ func (d *Device) spaceForUser() bool {
 	return false
 }
 
+// starve notes that user records wait for space: relocation then takes what it
+// would leave alone otherwise.
+func (d *Device) starve() {
+	if !d.log_.starved {
+		d.log_.starved = true
+		d.wake()
+	}
+}
+
 // paid takes the slots of a record from the credit while pacing is on.
 func (d *Device) paid(slots uint32) {
 	if d.freeChunks.n <= d.lim.throttle {
@@ -245,6 +268,9 @@ func (d *Device) paid(slots uint32) {
 // for a checkpoint, nothing will be emptied until somebody makes some: users are
 // told.
 func (d *Device) noSpaceLeft() {
+	if d.log_.cur.next == nil && d.freeChunks.n == 0 && d.chunks[segQuarantine] > 0 {
+		d.stats.NoChunk++
+	}
 	full := isNoSpace(d.baseErr) || isNoSpace(d.ckpt.failErr)
 	if !full || d.log_.cur.next != nil || d.freeChunks.n > 0 {
 		return

@@ -55,6 +55,7 @@ type ckptState struct {
 	k        uint64 // number of the attempt that runs, or of the last
 	cu, cm   uint64
 	startAt  uint64 // logBlocks at its start
+	from     uint64 // logBlocks at the start of the one that is committed
 	nextAt   uint64 // logBlocks at which the next one starts
 	redo     uint64 // blocks of log between two
 	incBy    uint32 // added to the incarnation by the commit
@@ -116,6 +117,7 @@ func (d *Device) checkpoint(incBy uint32, done func(d *Device, err error)) {
 	assert.That(!c.active, "one checkpoint at a time")
 	c.active = true
 	c.attempts++
+	d.stats.CkptStarted++
 	c.attempt = c.attempts
 	c.k++
 	c.cu, c.cm = d.ackedU, d.lastG
@@ -126,6 +128,7 @@ func (d *Device) checkpoint(incBy uint32, done func(d *Device, err error)) {
 	c.under = 0
 	if c.k > record.MaxK {
 		c.active = false
+		d.stats.CkptAborted++
 		d.fail(HealthReadOnly, "too many checkpoints failed in a row", errCheckpoint)
 		d.ckptEnd(errCheckpoint)
 		return
@@ -308,6 +311,7 @@ func ckptCommitted(d *Device, err error) {
 	d.table.EndCheckpoint()
 	d.stats.Checkpoints++
 	c.active = false
+	c.from = c.startAt
 	c.failures, c.failErr = 0, nil
 	d.releaseQuarantine(c.attempt, c.cu)
 	d.ckptEnd(nil)

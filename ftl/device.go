@@ -99,6 +99,7 @@ type Device struct {
 	redone        int
 	rottenPages   uint64
 	fromShm       bool
+	found         LoadReport // the rest of it
 	closesLeft    int
 	recoveredDone func(d *Device, err error)
 
@@ -153,19 +154,28 @@ func (d *Device) Stats(s *Stats) {
 	s.DirtyPages = d.table.DirtyPages()
 	s.Acked, s.Durable = d.ackedU, d.durableU
 	s.Channels = uint64(d.channels.open)
+	s.RedoBlocks = d.logBlocks - d.ckpt.from
 }
 
 // LoadReport says what a load found.
 type LoadReport struct {
 	FromShm     bool
+	From, To    uint64 // user records up to From were in the mapping, those up to To are now
 	Redone      int    // user records applied
+	Voids       int    // void records among them
+	Torn        int    // user records behind the end of the log, which do not count
+	Rotten      int    // user records applied although blocks of theirs are damaged
 	Gaps        uint64 // durable user records that could not be read
 	RottenPages uint64
+	Scanned     int  // segments that had no summary
+	DeadAttempt bool // a checkpoint had come as far as its directory, and was not committed
 }
 
 // LoadReport returns what the load of this device found.
 func (d *Device) LoadReport() LoadReport {
-	return LoadReport{FromShm: d.fromShm, Redone: d.redone, Gaps: d.redoGaps, RottenPages: d.rottenPages}
+	r := d.found
+	r.FromShm, r.From, r.To, r.Redone, r.Gaps, r.RottenPages = d.fromShm, d.redoFrom, d.redoTo, d.redone, d.redoGaps, d.rottenPages
+	return r
 }
 
 func (d *Device) mdOf(s *segment) *md.Object {

@@ -106,6 +106,7 @@ func otherDirDone(x *devIO, err error) {
 	d := ld.d
 	if err == nil {
 		if k, ok := record.DirNumber(x.one[0], 0, d.seed); ok && k < record.MaxK {
+			d.found.DeadAttempt = k > d.ckpt.k
 			d.ckpt.k = max(d.ckpt.k, k)
 		}
 	}

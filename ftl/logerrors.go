@@ -22,6 +22,7 @@ func (d *Device) rehomeRecords() bool {
 		r := l.rehome
 		s := l.cur.segment(r.slotsNeeded())
 		if s == nil {
+			d.starve()
 			d.noSpaceLeft()
 			return false
 		}

@@ -220,6 +220,7 @@ func (op *moveOp) pinned() {
 	for i := range op.n {
 		e := op.ents[i]
 		if op.pins[i].Err != nil || d.table.Get(e.lba) != op.d.seg.addr+l2p.Addr(e.slot) {
+			d.stats.Overtaken++
 			continue
 		}
 		op.ents[n] = e
@@ -387,6 +388,7 @@ func (op *moveOp) write(s *segment) bool {
 	room := int(s.body - s.next - 1)
 	op.bufs = append(op.bufs[:0], op.hdr)
 	op.nlive = 0
+	from := op.at
 	for op.at < op.n && op.nlive < room {
 		i := op.at
 		op.at++
@@ -399,6 +401,7 @@ func (op *moveOp) write(s *segment) bool {
 		op.nlive++
 		op.bufs = append(op.bufs, op.buf[i*blockSize:(i+1)*blockSize])
 	}
+	d.stats.Overtaken += uint64(op.at - from - op.nlive)
 	m.waiting = op.next
 	op.next = nil
 	if op.nlive == 0 {
@@ -464,6 +467,7 @@ func moveEffective(w *slotWrite) {
 		d.table.Set(e.lba, at+l2p.Addr(i))
 		moved++
 	}
+	d.stats.Outdated += uint64(op.nlive) - uint64(moved)
 	d.valid[dst.idx] += moved
 	d.valid[src.idx] -= moved
 	d.bandBlocks += uint64(w.slots)

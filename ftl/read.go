@@ -267,6 +267,7 @@ func (op *readOp) arrived() {
 	}
 	if op.err != nil || !op.verifyAll() {
 		// One bad block must not fail its neighbours: read them one by one.
+		d.stats.SlowReads++
 		d.unpin(op.seg)
 		op.slow, op.tries, op.known = 0, 0, false
 		op.startSlow()

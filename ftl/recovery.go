@@ -158,6 +158,7 @@ func (sc *redoScan) begin(s *segment) {
 }
 
 func (sc *redoScan) scanBody() {
+	sc.rs.d.found.Scanned++
 	sc.scan = newSegScan(sc.rs.d, sc.seg, sc.sum, sc.seg.mdSource())
 	sc.scan.visit = redoVisit
 	if !sc.seg.band {
@@ -443,6 +444,7 @@ func (rs *redoState) plan() {
 		}
 		end = r.u
 		if r.kind == record.KindVoid {
+			d.found.Voids++
 			end = r.u + uint64(r.n) - 1
 		}
 		out = append(out, r)
@@ -451,6 +453,13 @@ func (rs *redoState) plan() {
 		rs.gaps += rs.maxD - end
 		end = rs.maxD
 	}
+	// Of two copies of a record, and of those that a void covers, none is torn.
+	for _, r := range rs.recs[len(out):] {
+		if r.u > end {
+			d.found.Torn++
+		}
+	}
+	d.found.Rotten = int(rs.rotten)
 	rs.recs = out
 	d.redoTo = end
 	if rs.gaps > 0 {

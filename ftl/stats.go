@@ -62,12 +62,17 @@ type Stats struct {
 	Rehomed     uint64 `json:"rehomed"`      // records written again elsewhere after an error
 	Voided      uint64 `json:"voided"`       // user records given up (no space, failing device)
 	Lost        uint64 `json:"lost"`         // blocks whose content could not be saved
+	CkptStarted uint64 `json:"ckpt_started"` // one that is neither committed nor aborted is under way
 	Checkpoints uint64 `json:"checkpoints"`  // committed
 	CkptAborted uint64 `json:"ckpt_aborted"` // given up before their commit
 	Compacted   uint64 `json:"compacted"`    // chunks emptied by compaction
 	Relocated   uint64 `json:"relocated"`    // bands emptied by relocation
 	Throttled   uint64 `json:"throttled"`    // times that user records waited for space
+	NoChunk     uint64 `json:"no_chunk"`     // times that they waited for a chunk in quarantine
 	SumMisses   uint64 `json:"sum_misses"`   // reads that had to fetch checksums
+	SlowReads   uint64 `json:"slow_reads"`   // runs read again block by block because something failed
+	Overtaken   uint64 `json:"overtaken"`    // blocks left out of moves: replaced by users meanwhile, or not readable
+	Outdated    uint64 `json:"outdated"`     // ... while a move wrote them: written in vain
 
 	// Gauges.
 	FreeChunks, FullChunks, QuarantinedChunks uint64
@@ -75,6 +80,7 @@ type Stats struct {
 	ValidBlocks, DirtyPages                   uint64
 	Acked, Durable                            uint64
 	Channels                                  uint64 // IO channels of users
+	RedoBlocks                                uint64 // of log that a load after a crash would look at
 }
 
 // count books a completed device operation.

@@ -75,8 +75,9 @@ type logState struct {
 	voidTried  int64
 	voidActive bool
 
-	padD   uint64 // D of the last pad
-	credit int64  // blocks that may be written while space is short
+	padD    uint64 // D of the last pad
+	credit  int64  // blocks that may be written while space is short
+	starved bool   // what waits has no room; ends with the next record
 }
 
 func newRecordOp(d *Device) *recordOp {
@@ -157,10 +158,12 @@ func (d *Device) pack() {
 			return
 		}
 		if !d.spaceForUser() {
+			d.starve()
 			return
 		}
 		s := l.cur.segment(d.headerSlots() + 1)
 		if s == nil {
+			d.starve()
 			d.noSpaceLeft()
 			return
 		}
@@ -235,6 +238,7 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
+	d.log_.starved = false
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()
