@@ -1,5 +1,7 @@
 package sim
 
+import "slices"
+
 // Survival is what a power loss does to what a device had not made durable.
 type Survival uint8
 
@@ -14,6 +16,9 @@ const (
 	SurviveSectors                 // sectors at random, on a device that tears them
 	numSurvivals
 )
+
+// RandomSurvival draws one of the ways.
+func RandomSurvival(r *Rand) Survival { return Survival(1 + r.IntN(int(numSurvivals)-1)) }
 
 // PowerLoss ends the life of the device's host and of its cache: of what was not durable a part survives that the
 // device chooses, block by block, each with any content that it had since it was last made durable.
@@ -62,6 +67,21 @@ func (d *Disk) Kill(at int64) {
 	}
 }
 
+// Unplug takes the device away from a host that lives on: its cache loses power, what is in flight fails, and so does
+// everything from then on, until the faults are mended.
+func (d *Disk) Unplug(at int64, how Survival) {
+	flying := slices.Clone(d.inflight)
+	d.PowerLoss(at, how)
+	d.opt.Faults.Gone = true
+	for _, q := range flying {
+		q.dead = false
+		if !q.applied { // the others have their answer on its way
+			q.gone, q.err = true, errGone
+			q.ch.t.Send(deliver, q)
+		}
+	}
+}
+
 // interrupt lets the writes in flight arrive in the cache in part, in random order.
 func (d *Disk) interrupt(how Survival) {
 	flying := d.inflight
@@ -81,7 +101,7 @@ func (d *Disk) interrupt(how Survival) {
 		holes := how != SurviveAll && d.r.IntN(3) == 0
 		for i := lo; i < hi; i++ {
 			if !holes || d.r.IntN(4) != 0 {
-				d.apply(q, i, t, false)
+				d.apply(q, i, q.lba+i, t, false)
 			}
 		}
 	}

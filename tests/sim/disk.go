@@ -3,6 +3,8 @@ package sim
 import (
 	"fmt"
 
+	"github.com/zeebo/xxh3"
+
 	"goftl/internal/assert"
 )
 
@@ -33,6 +35,8 @@ type Latency struct {
 	Min, Max int64
 	Slow     float64 // chance of an IO that takes up to SlowMax
 	SlowMax  int64
+	Hang     float64 // chance of an IO that takes up to HangMax, as behind a device that resets itself
+	HangMax  int64
 	Flush    int64 // how much longer a flush may take
 }
 
@@ -41,6 +45,9 @@ func RandomLatency(r *Rand) Latency {
 	l := Latency{Min: 1000, Max: r.Range(1000, 200_000)}
 	if r.Chance(0.5) {
 		l.Slow, l.SlowMax = 0.02, r.Range(1e5, 2e7)
+	}
+	if r.Chance(0.1) {
+		l.Hang, l.HangMax = 0.0005, r.Range(1e9, 6e10)
 	}
 	return l
 }
@@ -86,6 +93,9 @@ type Disk struct {
 	frontHits  uint64
 
 	bad   map[uint64]badKind
+	last  [recentBlocks]uint64 // blocks written last, in a ring
+	lastN uint64
+	aim   func(lba, count uint64) (to uint64, ok bool)
 	stats DiskStats
 }
 
@@ -97,7 +107,8 @@ type DiskStats struct {
 	FlushErrors, NoMem, NoSpace    uint64
 	Lost, Kept, Torn               uint64 // unflushed block versions at power losses
 	Interrupted                    uint64 // writes in flight at crashes
-	Rotted                         uint64
+	Rotted, Strayed                uint64
+	Hung                           uint64
 	PowerLosses, Kills             uint64
 }
 
@@ -116,6 +127,9 @@ func NewDisk(r *Rand, tr *Trace, opt DiskOptions) *Disk {
 		bad:    make(map[uint64]badKind),
 	}
 }
+
+// Reseed gives the device another source of randomness from now on.
+func (d *Disk) Reseed(r *Rand) { d.r = r }
 
 // Options returns the device's description.
 func (d *Disk) Options() DiskOptions { return d.opt }
@@ -157,12 +171,32 @@ func (d *Disk) Read(lba uint64, data, md []byte) {
 	copy(md, p.md)
 }
 
+const recentBlocks = 256
+
+// Recent returns the blocks that were written last; one may come twice.
+func (d *Disk) Recent() []uint64 { return d.last[:min(d.lastN, recentBlocks)] }
+
 // Blank says whether a block holds zeroes because nothing else was written to it.
 func (d *Disk) Blank(lba uint64) bool {
 	if v := d.cached[lba]; v != nil {
 		return v.page == nil
 	}
 	return d.stable[lba] == nil
+}
+
+// Hash is equal for devices that hold the same now.
+func (d *Disk) Hash() uint64 {
+	h, p := uint64(1), d.newPage()
+	for lba := range d.opt.Blocks {
+		if d.Blank(lba) {
+			h *= 31
+			continue
+		}
+		d.Read(lba, p.data, p.md)
+		h = h*31 + xxh3.Hash(p.data) + xxh3.Hash(p.md)
+	}
+	d.freePage(p)
+	return h
 }
 
 // Poke changes a block behind everybody's back: it is on the medium at once.
@@ -196,6 +230,8 @@ func (d *Disk) Rot(lba uint64) {
 
 // put stores one block of a write. data nil stores zeroes.
 func (d *Disk) put(lba uint64, data, md []byte, by *transfer, durable bool) {
+	d.last[d.lastN%recentBlocks] = lba
+	d.lastN++
 	var p *page
 	if data != nil {
 		p = d.newPage()

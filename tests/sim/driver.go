@@ -23,6 +23,7 @@ type request struct {
 	cut        uint64 // flush: what it covers
 	applied    bool
 	dead       bool // the host is gone
+	gone       bool // the device is gone
 	err        error
 	by         *transfer
 	io         *bdev.IO
@@ -135,6 +136,10 @@ func (q *request) checksum() uint64 {
 
 func (d *Disk) latency() int64 {
 	l := &d.opt.Latency
+	if d.r.Chance(l.Hang) {
+		d.stats.Hung++
+		return d.r.Range(l.Max, max(l.Max, l.HangMax))
+	}
 	if d.r.Chance(l.Slow) {
 		return d.r.Range(l.Max, max(l.Max, l.SlowMax))
 	}
@@ -144,7 +149,7 @@ func (d *Disk) latency() int64 {
 // arrive is the moment in which the device does what it was asked; the host hears of it later.
 func arrive(arg any) {
 	q := arg.(*request)
-	if q.dead {
+	if q.dead || q.gone {
 		return
 	}
 	c := q.ch
@@ -206,30 +211,49 @@ func (d *Disk) write(q *request) {
 			if d.opt.Faults.Gone || !d.r.Chance(part) {
 				continue
 			}
-			d.apply(q, i, q.by, false)
+			d.apply(q, i, q.lba+i, q.by, false)
+		}
+		return
+	}
+	if to, ok := d.stray(q); ok {
+		for i := range q.count {
+			d.apply(q, i, to+i, q.by, q.fua)
 		}
 		return
 	}
 	for i := range q.count {
-		d.apply(q, i, q.by, q.fua)
+		d.apply(q, i, q.lba+i, q.by, q.fua)
 		d.repair(q.lba + i)
 	}
 }
 
-// apply stores block i of a request.
-func (d *Disk) apply(q *request, i uint64, by *transfer, durable bool) {
+// stray decides whether a write lands elsewhere, and where.
+func (d *Disk) stray(q *request) (to uint64, ok bool) {
+	if d.aim == nil || q.op != bdev.OpWrite || !d.r.Chance(d.opt.Faults.Stray) {
+		return 0, false
+	}
+	if to, ok = d.aim(q.lba, q.count); ok {
+		d.checkRange(to, q.count)
+		d.stats.Strayed++
+		d.note(q.ch.v.w.now, "goes astray to", q.id, to, q.count, nil)
+	}
+	return to, ok
+}
+
+// apply stores block i of a request at an address.
+func (d *Disk) apply(q *request, i, at uint64, by *transfer, durable bool) {
 	if q.op != bdev.OpWrite {
 		if q.op == bdev.OpUnmap && d.opt.KeepOnTrim && d.r.IntN(2) == 0 {
 			return
 		}
-		d.put(q.lba+i, nil, nil, by, durable)
+		d.put(at, nil, nil, by, durable)
 		return
 	}
 	var md []byte
 	if q.md != nil {
 		md = q.md[i*uint64(d.opt.MDSize) : (i+1)*uint64(d.opt.MDSize)]
 	}
-	d.put(q.lba+i, d.block(q, i), md, by, durable)
+	d.put(at, d.block(q, i), md, by, durable)
 }
 
 // block is the content of block i of a write: a slice of one of its buffers, or a copy if it lies across them.

@@ -13,6 +13,7 @@ type Faults struct {
 	FlushEIO float64 // a flush fails; nothing has become durable for sure
 	NoMem    float64 // the IO is refused with ENOMEM
 	NoSpace  float64 // a write fails with ENOSPC, as over a sparse file on a full disk
+	Stray    float64 // a write lands where SetAim says, and not where it should; nobody notices
 
 	Gone bool // the device is lost: everything fails with ENODEV
 }
@@ -45,6 +46,10 @@ func (d *Disk) Break(lba, count uint64, read, write bool) {
 		}
 	}
 }
+
+// SetAim says where writes go that stray: aim returns an address with room for the whole write, or false for a write
+// that does not stray.
+func (d *Disk) SetAim(aim func(lba, count uint64) (to uint64, ok bool)) { d.aim = aim }
 
 // Mend ends all faults.
 func (d *Disk) Mend() {

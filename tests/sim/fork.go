@@ -9,22 +9,62 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // childEnv names the file to which a child of ForEachSeedForked writes its counters.
 const childEnv = "GOFTL_SIM_CHILD"
 
-func inChild() bool { return os.Getenv(childEnv) != "" }
+// InChild says whether this process is one of the children of a test.
+func InChild() bool { return os.Getenv(childEnv) != "" }
+
+const shmEnv = "GOFTL_SIM_SHM"
+
+// ShmDir is an empty folder in memory, where there is one. The folder of a child belongs to its parent, which removes
+// it however the child ends; one that a parent left behind is removed by the next test.
+func ShmDir(t *testing.T) string {
+	t.Helper()
+	if dir := os.Getenv(shmEnv); dir != "" {
+		return dir
+	}
+	removeStale()
+	dir, err := os.MkdirTemp(shmRoot, fmt.Sprintf("%s%d-", shmPrefix, os.Getpid())) //nolint:usetesting // TempDir is on a disk
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+const shmRoot, shmPrefix = "/dev/shm", "goftl-sim-"
+
+// removeStale removes the folders of processes that are gone.
+func removeStale() {
+	dirs, err := filepath.Glob(filepath.Join(shmRoot, shmPrefix+"*"))
+	if err != nil {
+		return
+	}
+	for _, dir := range dirs {
+		var pid int
+		if n, _ := fmt.Sscanf(filepath.Base(dir), shmPrefix+"%d-", &pid); n != 1 {
+			continue
+		}
+		if unix.Kill(pid, 0) == unix.ESRCH {
+			os.RemoveAll(dir)
+		}
+	}
+}
 
 // ForEachSeedForked is ForEachSeed in processes of batch seeds each. A simulated process that is killed leaves its
 // memory outside the Go heap behind; here that lasts only as long as a batch, and an access to memory that was given
-// back cannot take the other seeds with it.
-func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) error) map[string]uint64 {
+// back cannot take the other seeds with it. It returns how many seeds were run, and the sums of the counters.
+func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) error) (int, map[string]uint64) {
 	t.Helper()
 	if path := os.Getenv(childEnv); path != "" || *flagTrace {
 		counters := ForEachSeed(t, count, 1, fn)
 		writeCounters(t, path, counters)
-		return counters
+		return 1, counters
 	}
 	first, n := plan(count)
 	if *flagSeeds > 1 {
@@ -39,7 +79,7 @@ func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) e
 	}
 	s.wg.Wait()
 	s.report(start)
-	return s.counters
+	return n, s.counters
 }
 
 func (s *sweep) workForked(batch int) {
@@ -65,8 +105,10 @@ func (s *sweep) child(i, n int64) bool {
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
+	shm := ShmDir(s.t)
+	defer os.RemoveAll(shm)
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+file)
+	cmd.Env = append(os.Environ(), childEnv+"="+file, shmEnv+"="+shm)
 	out, err := cmd.CombinedOutput()
 	if text, readErr := os.ReadFile(file); readErr == nil {
 		counters := make(map[string]uint64)

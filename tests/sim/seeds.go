@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/zeebo/xxh3"
 )
 
 var (
@@ -31,6 +33,14 @@ type Case struct {
 	Trace *Trace
 
 	Counters map[string]uint64 // what the run reached; summed up over all seeds
+	Alone    bool              // nothing else runs in this process
+}
+
+// Stream returns a source of randomness of its own for one part of the run, so that what one part draws does not change
+// what the others do. It depends on the seed, the name and n.
+func Stream(seed uint64, name string, n uint64) *Rand {
+	h := xxh3.HashString(name) ^ seed*0x9e3779b97f4a7c15 ^ n*0xc2b2ae3d27d4eb4f
+	return NewRand(h ^ h>>29)
 }
 
 // Count adds to a counter.
@@ -65,10 +75,10 @@ func ForEachSeed(t *testing.T, count, scale int, fn func(c *Case) error) map[str
 		n = max(1, n/scale)
 	}
 	workers := min(runtime.GOMAXPROCS(0), n)
-	if *flagTrace || inChild() {
+	if *flagTrace || InChild() {
 		workers = 1
 	}
-	s := &sweep{t: t, first: first, n: int64(n), fn: fn, counters: make(map[string]uint64)}
+	s := &sweep{t: t, first: first, n: int64(n), fn: fn, alone: workers == 1, counters: make(map[string]uint64)}
 	start := time.Now()
 	for range workers {
 		s.wg.Add(1)
@@ -85,6 +95,7 @@ type sweep struct {
 	first    uint64
 	n        int64
 	fn       func(c *Case) error
+	alone    bool
 	next     atomic.Int64
 	failures atomic.Int64
 	wg       sync.WaitGroup
@@ -99,7 +110,7 @@ func (s *sweep) work() {
 		if i >= s.n {
 			return
 		}
-		c, ok := runSeed(s.t, s.first+uint64(i), s.fn)
+		c, ok := s.runSeed(s.first + uint64(i))
 		if !ok {
 			s.failures.Add(1)
 		}
@@ -121,13 +132,15 @@ func (s *sweep) report(start time.Time) {
 }
 
 // runSeed runs one seed and reports whether it passed.
-func runSeed(t *testing.T, seed uint64, fn func(c *Case) error) (*Case, bool) {
+func (s *sweep) runSeed(seed uint64) (*Case, bool) {
+	t := s.t
 	var live io.Writer
 	if *flagTrace {
 		live = os.Stdout
 	}
 	c := NewCase(seed, live)
-	err := guarded(c, fn)
+	c.Alone = s.alone
+	err := guarded(c, s.fn)
 	if err == nil {
 		return c, true
 	}

@@ -38,6 +38,9 @@ func RandomWorldOptions(r *Rand) WorldOptions {
 	o := WorldOptions{Start: 1e9, StepMin: 20, StepMax: r.Range(20, 5000)}
 	if r.Chance(0.3) {
 		o.Stall, o.StallNs = 0.01, r.Range(1e3, 1e6)
+		if r.Chance(0.1) {
+			o.StallNs = r.Range(1e6, 5e9)
+		}
 	}
 	if r.Chance(0.1) {
 		o.Jump, o.JumpNs = 1e-4, r.Range(1e6, 5e9)

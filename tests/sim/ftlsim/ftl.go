@@ -8,32 +8,35 @@ import (
 
 	"goftl/ftl"
 	"goftl/ftl/layout"
+	"goftl/tests/sim/model"
 )
 
 // FTL is the target that matters.
 type FTL struct{}
 
 type ftlDevice struct {
-	b *Boot
-	d *ftl.Device
+	b     *Boot
+	d     *ftl.Device
+	stats ftl.Stats
 }
 
 // Start creates or loads the FTL of a plan.
 func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
-	p := b.Plan
+	g, c := &b.Plan.Geometry, &b.Plan.Config
 	cfg := &ftl.Config{
-		Name: "sim", System: b.World.System(), Thread: b.Thread, Manager: b.Manager, Cache: b.Cache, Base: b.Base,
-		Create: create, Force: create && b.Life > 0, SparePct: p.SparePct,
-		ChunkBlocks: p.ChunkBlocks, BandBlocks: p.BandBlocks, SizeBytes: p.SizeBytes,
-		NoVerify: p.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: p.RedoBytes, SumCacheBytes: p.SumCacheBytes,
-		AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly,
+		Name: "sim", System: b.World.System(), Thread: b.Thread, Manager: b.Manager,
+		Cache: diskNames[Cache], Base: diskNames[Base],
+		Create: create, Force: create && b.Life > 0, SparePct: g.SparePct,
+		ChunkBlocks: g.ChunkBlocks, BandBlocks: g.BandBlocks, SizeBytes: g.SizeBlocks * model.BlockSize,
+		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
+		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
 	}
-	if p.Greedy {
+	if c.Greedy {
 		cfg.Policy = ftl.PolicyGreedy
 	}
 	if create {
 		var id uuid.UUID
-		binary.LittleEndian.PutUint64(id[:], p.ID)
+		binary.LittleEndian.PutUint64(id[:], b.Plan.Seed^0x9e3779b97f4a7c15)
 		binary.LittleEndian.PutUint64(id[8:], uint64(b.Life)+1)
 		cfg.UUID = id
 	}
@@ -49,7 +52,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 // Blocks is the size of the device.
 func (f *ftlDevice) Blocks() uint64 { return f.d.Blocks() }
 
-var ftlOps = [...]ftl.Op{Read: ftl.OpRead, Write: ftl.OpWrite, Trim: ftl.OpTrim, Flush: ftl.OpFlush}
+var ftlOps = [NumKinds]ftl.Op{Read: ftl.OpRead, Write: ftl.OpWrite, Trim: ftl.OpTrim, Flush: ftl.OpFlush, Zero: ftl.OpWrite}
 
 // Submit passes a request on.
 func (f *ftlDevice) Submit(r *Request) {
@@ -125,13 +128,63 @@ func (f *ftlDevice) Front(cache bool) uint64 {
 	return f.d.Layout().Region(layout.RegionBands).Offset
 }
 
-// Counters reports how the device was started.
-func (f *ftlDevice) Counters(add func(name string, n uint64)) {
+// Acked is the number of the last record that was acknowledged.
+func (f *ftlDevice) Acked() uint64 {
+	f.d.Stats(&f.stats)
+	return f.stats.Acked
+}
+
+// Forgotten is true of records whose chunk was used again.
+func (f *ftlDevice) Forgotten(u uint64) bool {
+	r := f.d.LoadReport()
+	if r.FromShm || u > r.From {
+		return false
+	}
+	for _, s := range f.d.Segments() {
+		if s.Kind == "chunk" && s.FirstU <= u && u <= s.LastU {
+			return false
+		}
+	}
+	return true
+}
+
+// Loaded reports how the device was started.
+func (f *ftlDevice) Loaded(add func(name string, n uint64)) {
 	r := f.d.LoadReport()
 	add("records redone", uint64(r.Redone))
-	add("gaps in redo", r.Gaps)
-	add("rotten pages", r.RottenPages)
-	if r.FromShm {
-		add("loads from shared memory", 1)
+	some := func(name string, n uint64) { add(name, min(n, 1)) }
+	some("void record found", uint64(r.Voids))
+	some("torn record at the tail", uint64(r.Torn))
+	some("damaged record applied", uint64(r.Rotten))
+	some("gap judged as rot", r.Gaps)
+	some("rotten page", r.RottenPages)
+	some("open segment scanned", uint64(r.Scanned))
+	if r.DeadAttempt {
+		add("checkpoint interrupted behind its directory", 1)
 	}
+	if r.FromShm {
+		add("shared memory taken over", 1)
+	}
+}
+
+// Ended reports what happened in a life.
+func (f *ftlDevice) Ended(add func(name string, n uint64)) {
+	s := &f.stats
+	f.d.Stats(s)
+	if s.CkptStarted > s.Checkpoints+s.CkptAborted {
+		add("checkpoint interrupted", 1)
+	}
+	add("checkpoints", s.Checkpoints)
+	add("checkpoint aborted", s.CkptAborted)
+	add("record rehomed", s.Rehomed)
+	add("record voided", s.Voided)
+	add("block lost", s.Lost)
+	add("chunks compacted", s.Compacted)
+	add("bands relocated", s.Relocated)
+	add("writes throttled", s.Throttled)
+	add("quarantine waited for", s.NoChunk)
+	add("slow read path", s.SlowReads)
+	add("checksums fetched", s.SumMisses)
+	add("block replaced before its move", s.Overtaken)
+	add("move raced a write", s.Outdated)
 }

@@ -1,62 +1,96 @@
 package ftlsim
 
 import (
-	"os"
-	"sort"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"goftl/tests/sim"
 )
 
 // TestFTL runs the FTL through crashes. It is the test behind every promise of the project.
-func TestFTL(t *testing.T) {
-	play(t, 200, 1, nil)
-}
+func TestFTL(t *testing.T) { play(t, "plain") }
 
 // TestFTLFaults does the same over devices whose reads, writes and flushes fail now and then. Requests may fail then;
 // what was acknowledged is there all the same, once the devices work again.
-func TestFTLFaults(t *testing.T) {
-	play(t, 50, 2, func(p *Play) { p.plan.Faults = FaultsTransient })
-}
+func TestFTLFaults(t *testing.T) { play(t, "faults") }
 
 // TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
 // error, unless it said at its start that it has lost something.
-func TestFTLRot(t *testing.T) {
-	play(t, 50, 2, func(p *Play) { p.plan.Faults = FaultsRot })
+func TestFTLRot(t *testing.T) { play(t, "rot") }
+
+// TestSameSeedSameRun plays seeds of every kind of world twice: a run is a pure function of its plan, down to what is
+// left on the disks. Otherwise a failure could not be replayed.
+func TestSameSeedSameRun(t *testing.T) {
+	seeds := 5
+	if testing.Short() {
+		seeds = 1
+	}
+	for i := range Kinds {
+		k := &Kinds[i]
+		t.Run(k.Name, func(t *testing.T) {
+			for seed := range uint64(seeds) {
+				plan := NewPlan(seed+1, k)
+				again, err := ParsePlan(plan.String())
+				require.NoError(t, err)
+				require.Equal(t, plan, again, "a plan that is printed and read is the same")
+				first, err := hashOf(t, plan)
+				require.NoError(t, err)
+				second, err := hashOf(t, again)
+				require.NoError(t, err)
+				require.Equal(t, first, second, "seed %d", seed+1)
+			}
+		})
+	}
 }
 
-// play runs seeds and prints what they reached.
-func play(t *testing.T, count, scale int, change func(p *Play)) {
+// hashOf plays a plan and returns a hash of all that happened and of what the disks hold then.
+func hashOf(t *testing.T, plan *Plan) (uint64, error) {
 	t.Helper()
-	counters := sim.ForEachSeedForked(t, count, scale, 100, func(c *sim.Case) error {
-		p := NewPlay(c, FTL{}, shmDir(t))
-		if change != nil {
-			change(p)
+	c := sim.NewCase(plan.Seed, nil)
+	p := NewPlay(c, FTL{}, plan, t.TempDir())
+	err := p.Run()
+	h := c.Trace.Hash()
+	for _, d := range p.disks {
+		h = h*31 + d.Hash()
+	}
+	return h, err
+}
+
+// kindOf returns the kind of world of a name.
+func kindOf(t *testing.T, name string) *Kind {
+	t.Helper()
+	for i := range Kinds {
+		if Kinds[i].Name == name {
+			return &Kinds[i]
 		}
+	}
+	require.Fail(t, "no such kind of world", name)
+	return nil
+}
+
+// play runs seeds, prints what they reached and fails if that is not what they should have reached.
+func play(t *testing.T, name string) {
+	t.Helper()
+	k := kindOf(t, name)
+	require.Equal(t, k.Test, t.Name(), "the table of kinds names another test")
+	shm := sim.ShmDir(t)
+	seeds, counters := sim.ForEachSeedForked(t, k.Count, k.Scale, 100, func(c *sim.Case) error {
+		p := NewPlay(c, FTL{}, NewPlan(c.Seed, k), shm)
 		err := p.Run()
 		for k, v := range p.Counters {
 			c.Count(k, v)
 		}
 		return err
 	})
-	if len(counters) == 0 {
+	if t.Failed() || sim.InChild() {
 		return
 	}
-	names := make([]string, 0, len(counters))
-	for k := range counters {
-		names = append(names, k)
+	table, missing := Report(name, seeds, counters)
+	for _, line := range table {
+		t.Log(line)
 	}
-	sort.Strings(names)
-	for _, k := range names {
-		t.Logf("%12d %s", counters[k], k)
+	for _, m := range missing {
+		t.Errorf("%d seeds never reached: %s", seeds, m)
 	}
-}
-
-// shmDir is a folder in memory, where there is one.
-func shmDir(t *testing.T) string {
-	if dir, err := os.MkdirTemp("/dev/shm", "goftl-sim-"); err == nil { //nolint:usetesting // TempDir is on a disk
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		return dir
-	}
-	return t.TempDir()
 }

@@ -2,7 +2,7 @@ package ftlsim
 
 import "goftl/tests/sim"
 
-// fuse says when a phase is cut short by a crash.
+// fuse is a Fuse that burns.
 type fuse struct {
 	count func() uint64
 	end   uint64
@@ -11,13 +11,15 @@ type fuse struct {
 // forever is a fuse that does not burn.
 var forever = fuse{end: sim.Forever}
 
-// fuse lights one of at most so many boundaries of IOs of both disks, or of so many writes of metadata: those are few,
-// and the moments around them are where most can go wrong.
-func (p *Play) fuse(most int64) fuse {
-	if p.c.Rand.IntN(3) == 0 {
-		return lit(p.metaWrites, uint64(p.c.Rand.Skewed(max(1, most/30))))
+// light lights a fuse of the plan.
+func (p *Play) light(f Fuse) fuse {
+	switch {
+	case !f.lit():
+		return forever
+	case f.Meta:
+		return lit(p.metaWrites, f.After)
 	}
-	return lit(p.boundaries, uint64(p.c.Rand.Skewed(most)))
+	return lit(p.boundaries, f.After)
 }
 
 func lit(count func() uint64, n uint64) fuse { return fuse{count: count, end: count() + n} }
@@ -26,6 +28,6 @@ func (f fuse) burns() bool { return f.end != sim.Forever }
 
 func (f fuse) burnt() bool { return f.burns() && f.count() >= f.end }
 
-func (p *Play) boundaries() uint64 { return p.cache.Boundaries() + p.base.Boundaries() }
+func (p *Play) boundaries() uint64 { return p.disks[Cache].Boundaries() + p.disks[Base].Boundaries() }
 
-func (p *Play) metaWrites() uint64 { return p.cache.FrontWrites() + p.base.FrontWrites() }
+func (p *Play) metaWrites() uint64 { return p.disks[Cache].FrontWrites() + p.disks[Base].FrontWrites() }

@@ -4,26 +4,27 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"golang.org/x/sys/unix"
 
+	"goftl/tests/sim"
 	"goftl/tests/sim/model"
 )
 
 // load is one phase of user IO.
 type load struct {
-	p       *Play
-	left    int // operations not yet submitted
-	depth   int
-	out     int
-	lo      uint64 // the part of the device that is used
-	span    uint64
-	maxLen  int64
-	seq     uint64 // 0: random; else the next block, plus 1
-	weights [4]int // read, write, trim, flush
-	fua     int    // one write of so many has FUA; 0: none
-	free    []*slot
-	again   bool // submit from inside Done
+	p    *Play
+	r    *sim.Rand
+	plan *Phase
+	at   int // operations drawn
+	left int // operations not yet submitted
+	out  int
+	lo   uint64 // the part of the device that is used
+	span uint64
+	most int64
+	seq  uint64 // the next block, in order
+	free []*slot
 }
 
 // slot is a request with its buffers and what the model must know of it.
@@ -36,33 +37,23 @@ type slot struct {
 	busy bool
 }
 
-func (p *Play) newLoad() *load {
-	r := p.c.Rand
+func (p *Play) newLoad(ph *Phase) *load {
 	blocks := p.dev.Blocks()
-	l := &load{p: p, left: 1 + r.IntN(p.plan.OpsMax), depth: int(r.Skewed(64)), again: r.IntN(2) == 0}
-	l.span = blocks
-	if r.IntN(2) == 0 {
-		l.span = uint64(r.Skewed(int64(blocks)))
+	l := &load{p: p, r: p.stream("load", ph.Seed), plan: ph, left: ph.Ops, most: max(1, ph.Most)}
+	if ph.Only != nil {
+		l.left = len(ph.Only)
 	}
-	l.lo = r.Uint64N(blocks - l.span + 1)
-	l.maxLen = []int64{1, 4, 16, 64, 300}[r.Pick(2, 4, 4, 2, 1)]
-	if r.IntN(4) == 0 {
-		l.seq = 1
-	}
-	l.weights = [4]int{r.IntN(4), 1 + r.IntN(10), r.IntN(3), r.IntN(3)}
-	if r.IntN(4) == 0 {
-		l.weights = [4]int{0, 1, 0, 0}
-	}
-	if r.IntN(2) == 0 {
-		l.fua = 1 + r.IntN(20)
+	l.lo = blocks * uint64(ph.LowPct) / 100
+	l.span = blocks - l.lo
+	if ph.Span > 0 {
+		l.span = min(l.span, ph.Span)
 	}
 	return l
 }
 
 // run submits as much as the depth allows; it runs on the core thread.
 func (l *load) run() {
-	for l.left > 0 && l.out < l.depth && l.p.fail == nil {
-		l.left--
+	for l.left > 0 && l.out < max(1, l.plan.Depth) && l.p.fail == nil {
 		l.submit()
 	}
 }
@@ -73,26 +64,57 @@ func (l *load) slot() *slot {
 		l.free = l.free[:n-1]
 		return s
 	}
-	s := &slot{l: l, mem: make([]byte, l.maxLen*model.BlockSize)}
+	s := &slot{l: l, mem: make([]byte, l.most*model.BlockSize)}
 	s.r.play, s.r.Done = s, loadDone
 	return s
 }
 
+// draw chooses the next operation that is to be submitted.
+func (l *load) draw(q *Request) {
+	for {
+		r := l.r
+		q.Kind = Flush
+		if l.plan.Weights != [NumKinds]int{} {
+			q.Kind = OpKind(r.Pick(l.plan.Weights[:]...))
+		}
+		q.FUA = l.plan.FUA > 0 && r.IntN(l.plan.FUA) == 0 && (q.Kind == Write || q.Kind == Zero)
+		q.Count = min(uint64(r.Skewed(l.most)), l.span)
+		q.LBA = l.lo + l.where(l.span-q.Count+1)
+		if l.plan.Mode == Sequential {
+			if l.seq+q.Count > l.span {
+				l.seq = 0
+			}
+			q.LBA = l.lo + l.seq
+			l.seq += q.Count
+		}
+		n := l.at
+		l.at++
+		if l.plan.Only == nil || n == l.plan.Only[len(l.plan.Only)-l.left] {
+			l.left--
+			return
+		}
+	}
+}
+
+// where chooses a block of n.
+func (l *load) where(n uint64) uint64 {
+	switch l.plan.Mode {
+	case Zipf:
+		return min(n-1, uint64(math.Pow(float64(n), l.r.Float64()))-1)
+	case Hot:
+		if hot := n / 10; hot > 0 && l.r.IntN(10) != 0 {
+			return l.r.Uint64N(hot)
+		}
+	default:
+	}
+	return l.r.Uint64N(n)
+}
+
 func (l *load) submit() {
-	p, r := l.p, l.p.c.Rand
+	p := l.p
 	s := l.slot()
 	q := &s.r
-	q.Kind = OpKind(r.Pick(l.weights[:]...))
-	q.FUA = q.Kind == Write && l.fua > 0 && r.IntN(l.fua) == 0
-	q.Count = min(uint64(r.Skewed(l.maxLen)), l.span)
-	q.LBA = l.lo + r.Uint64N(l.span-q.Count+1)
-	if l.seq != 0 {
-		if l.seq-1+q.Count > l.span {
-			l.seq = 1
-		}
-		q.LBA = l.lo + l.seq - 1
-		l.seq += q.Count
-	}
+	l.draw(q)
 	q.Bufs, s.op = q.Bufs[:0], nil
 	switch q.Kind {
 	case Read:
@@ -104,9 +126,13 @@ func (l *load) submit() {
 			model.Stamp(s.mem[i*model.BlockSize:(i+1)*model.BlockSize], s.op.ID, q.LBA+i)
 		}
 		l.cut(s)
+	case Zero:
+		s.op = p.m.Submit(true, q.FUA, q.LBA, q.Count)
+		clear(s.mem[:q.Count*model.BlockSize])
+		l.cut(s)
 	case Trim:
 		s.op = p.m.Submit(true, false, q.LBA, q.Count)
-	case Flush:
+	default:
 		q.LBA, q.Count = 0, 0
 		s.acks = p.m.Acks()
 	}
@@ -121,8 +147,8 @@ func (l *load) submit() {
 func (l *load) cut(s *slot) {
 	q := &s.r
 	mem := s.mem[:q.Count*model.BlockSize]
-	for l.p.c.Rand.IntN(3) == 0 && len(mem) > model.BlockSize {
-		n := (1 + l.p.c.Rand.IntN(len(mem)/model.BlockSize-1)) * model.BlockSize
+	for l.r.IntN(3) == 0 && len(mem) > model.BlockSize {
+		n := (1 + l.r.IntN(len(mem)/model.BlockSize-1)) * model.BlockSize
 		q.Bufs = append(q.Bufs, mem[:n])
 		mem = mem[n:]
 	}
@@ -145,14 +171,14 @@ func loadDone(q *Request) {
 	} else {
 		p.succeeded(s)
 	}
-	if q.Kind == Write || q.Kind == Read {
+	if q.Bufs != nil && q.Kind != Trim && q.Kind != Flush {
 		// From now on the buffers are the user's again.
 		for at := 0; at < int(q.Count)*model.BlockSize; at += 512 {
 			binary.LittleEndian.PutUint64(s.mem[at:], 0x5555555555555555)
 		}
 	}
 	l.free = append(l.free, s)
-	if l.again {
+	if l.plan.Again {
 		l.run()
 		return
 	}
@@ -189,6 +215,7 @@ func (p *Play) succeeded(s *slot) {
 		p.m.Flushed(s.acks)
 	default:
 		p.m.Ack(s.op)
+		p.noteTrim(q)
 	}
 }
 
@@ -215,8 +242,8 @@ func (p *Play) refused(s *slot) {
 		p.m.ReadEnds(s.acks)
 	}
 	p.count("user errors", 1)
-	if p.plan.Faults >= FaultsTransient {
-		for _, allowed := range []unix.Errno{unix.EIO, unix.EROFS, unix.ENODEV} {
+	if p.tolerant() {
+		for _, allowed := range []unix.Errno{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENOSPC} {
 			if errors.Is(q.Err, allowed) {
 				return
 			}

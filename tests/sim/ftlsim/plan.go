@@ -1,115 +1,191 @@
 package ftlsim
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 
+	"goftl/ftl"
 	"goftl/tests/sim"
 )
 
-// Plan is everything about a run that is drawn before it begins.
+// Plan is everything about a run that is drawn before it begins; the run is a pure function of it. A new kind of world
+// is described here, drawn in draw.go, and named in kinds.go. Whatever is zero is left out of a printed plan, and the
+// shrinker tries to make everything zero: so zero is the simplest value of each field.
 type Plan struct {
-	ChunkBlocks, BandBlocks uint64
-	CacheBlocks, BaseBlocks uint64
-	SparePct                uint32
-	SizeBytes               uint64 // of the device; 0: as large as it can be
-	SumCacheBytes           uint64
-	ID                      uint64
-	Greedy                  bool
-	NoVerify                bool
-	RedoBytes               uint64
-	Shm                     bool
-	Lives                   int
-	OpsMax                  int // operations of one phase of load
-
-	Cache, Base sim.DiskOptions
-	World       sim.WorldOptions
-	Faults      FaultLevel
+	Kind     string // name of its Kind
+	Seed     uint64 `shrink:"-"` // of the schedule, the load, what survives, ...
+	Geometry Geometry
+	Config   Config
+	Disks    [2]sim.DiskOptions // cache and base; their names and sizes follow from the rest
+	World    sim.WorldOptions
+	Lives    []Life
 }
 
-// FaultLevel says what else happens than crashes.
-type FaultLevel uint8
-
-// Fault levels.
+// The disks of a plan, in the order of Plan.Disks.
 const (
-	FaultsNone      FaultLevel = iota
-	FaultsNoMem                // IOs are refused for want of memory
-	FaultsTransient            // reads, writes and flushes fail now and then
-	FaultsRot                  // between lives, bits of what the disks hold flip; of what has two copies one stays good
+	Cache = iota
+	Base
+	numDisks
 )
 
-// NewPlan draws a plan.
-func NewPlan(r *sim.Rand) *Plan {
-	p := &Plan{
-		ChunkBlocks: 16 << r.IntN(6), BandBlocks: 16 << r.IntN(5),
-		SparePct: uint32(10 + r.IntN(40)), ID: r.Uint64(), Greedy: r.IntN(4) == 0,
-		Shm: r.IntN(3) == 0, Lives: 2 + r.IntN(5), OpsMax: 20 + int(r.Skewed(1500)),
-		World: sim.RandomWorldOptions(r),
-	}
-	if r.IntN(2) == 0 {
-		p.RedoBytes = 1 << 20
-	}
-	chunks, bands := 5+r.Uint64N(20), 14+r.Uint64N(40)
-	// Metadata: two copies of a descriptor block for each segment, two slots for each page of the map, directories.
-	p.CacheBlocks = chunks*p.ChunkBlocks + 2*(chunks+bands) + 128
-	p.BaseBlocks = bands*p.BandBlocks + 256
-	if r.IntN(3) == 0 {
-		// Well below what fits: less than half of the base.
-		p.SizeBytes = (1 + r.Uint64N(bands/4)) * p.BandBlocks * 4096
-	}
-	if r.IntN(2) == 0 {
-		p.SumCacheBytes = 4096 << r.IntN(6)
-	}
-	p.Cache = randomDisk(r, "cache", p.CacheBlocks)
-	p.Base = randomDisk(r, "base", p.BaseBlocks)
-	if r.IntN(2) == 0 {
-		p.Cache.MDSize = 64
-	}
-	if r.IntN(3) == 0 {
-		p.Faults = FaultsNoMem
-	}
-	return p
+var diskNames = [numDisks]string{"cache", "base"}
+
+// Geometry is the shape of the device that is made.
+type Geometry struct {
+	ChunkBlocks, Chunks uint64
+	BandBlocks, Bands   uint64
+	CacheRest, BaseRest uint64 // blocks of the disks beyond what the segments and their metadata need
+	SparePct            uint32
+	SizeBlocks          uint64 // of the device; 0: as large as it can be
 }
 
-func randomDisk(r *sim.Rand, name string, blocks uint64) sim.DiskOptions {
-	o := sim.DiskOptions{
-		Name: name, Blocks: blocks, Volatile: r.IntN(5) != 0, FUA: r.IntN(2) == 0, TearSectors: r.IntN(2) == 0,
-		KeepOnTrim: r.IntN(3) == 0, Latency: sim.RandomLatency(r),
+// CacheBlocks is the size of the cache: chunks, two copies of a descriptor for each segment, two slots for each page
+// of the mapping, directories.
+func (g *Geometry) CacheBlocks() uint64 {
+	return g.Chunks*g.ChunkBlocks + 2*(g.Chunks+g.Bands) + 128 + g.CacheRest
+}
+
+// BaseBlocks is the size of the base.
+func (g *Geometry) BaseBlocks() uint64 { return g.Bands*g.BandBlocks + 256 + g.BaseRest }
+
+// Config is how the device is run.
+type Config struct {
+	SumCacheBytes uint64
+	RedoBytes     uint64
+	Limits        ftl.Limits
+	Greedy        bool
+	NoVerify      bool
+	Shm           bool
+}
+
+// Life is one process: it starts the device, verifies it, works and stops, unless a fuse ends it before.
+type Life struct {
+	Seed   uint64          `shrink:"-"`
+	Calm   bool            // nothing fails, all must come good
+	Look   bool            // the device is started read-only and looked at before
+	Clock  int64           // where the clock begins; 0: it goes on
+	Faults [2]sim.Faults   // of cache and base
+	Rot    int             // blocks that rot before the life, if the one before had come to rest
+	Start  Fuse            // when creating or loading is cut short
+	Phases []Phase         // of load
+	Work   Fuse            // when they are
+	Stop   Fuse            // when the stop is
+	Fast   bool            // the stop is a fast one
+	Check  bool            // the device checks itself once it has come to rest
+	Kill   bool            // the process ends, the power stays
+	Keep   [2]sim.Survival // what a power loss leaves
+}
+
+// Phase is one phase of load, and what follows it.
+type Phase struct {
+	Seed    uint64 `shrink:"-"`
+	Ops     int    // operations
+	Only    []int  // if set, which of them are submitted
+	Depth   int    // of them under way
+	LowPct  int    // where the used part of the device begins
+	Span    uint64 // blocks used; 0: all from there on
+	Most    int64  // blocks of an operation
+	Mode    Mode
+	Weights [NumKinds]int // of reads, writes, ...
+	FUA     int           // one write of so many has FUA; 0: none
+	Again   bool          // operations are submitted from inside Done of others
+	Rest    int64         // ns of rest afterwards
+	Verify  bool          // all blocks are read afterwards
+}
+
+// Mode is how a load chooses its blocks.
+type Mode uint8
+
+// Modes.
+const (
+	Uniform    Mode = iota
+	Sequential      // one behind the other
+	Zipf            // block n with a chance of 1/n
+	Hot             // nine of ten operations on the first tenth
+	numModes
+)
+
+// Fuse cuts a phase short.
+type Fuse struct {
+	After uint64 // so many boundaries of IOs after its beginning; 0: never
+	Meta  bool   // so many writes of metadata, which are few, but around them most can go wrong
+}
+
+func (f Fuse) lit() bool { return f.After > 0 }
+
+// kind is the kind of the plan.
+func (p *Plan) kind() *Kind {
+	for i := range Kinds {
+		if Kinds[i].Name == p.Kind {
+			return &Kinds[i]
+		}
 	}
-	if r.IntN(3) == 0 {
-		o.Latency.Flush = r.Range(0, 5_000_000)
-	}
-	if r.IntN(4) == 0 {
-		o.MaxTransfer = uint32(4 + r.IntN(28))
+	return &Kind{Name: p.Kind}
+}
+
+// disk is the description of one of the disks.
+func (p *Plan) disk(i int) sim.DiskOptions {
+	o := p.Disks[i]
+	o.Name, o.Blocks = diskNames[i], p.Geometry.CacheBlocks()
+	if i == Base {
+		o.Blocks = p.Geometry.BaseBlocks()
 	}
 	return o
 }
 
-// faults sets the disks' faults for a life.
-func (p *Plan) faults(r *sim.Rand, d *sim.Disk) {
-	switch p.Faults {
-	case FaultsNone, FaultsRot:
-	case FaultsNoMem:
-		d.Faults().NoMem = 0.1 * r.Float64()
-	case FaultsTransient:
-		f := sim.Faults{NoMem: 0.02}
-		if r.IntN(2) == 0 {
-			f.ReadEIO = 0.02 * r.Float64()
-		}
-		if r.IntN(2) == 0 {
-			f.WriteEIO = 0.01 * r.Float64()
-		}
-		if r.IntN(4) == 0 {
-			f.FlushEIO = 0.002 * r.Float64()
-		}
-		*d.Faults() = f
+// String is the plan as -plan takes it.
+func (p *Plan) String() string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return err.Error()
 	}
+	var v any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // seeds have 64 bits
+	if err := d.Decode(&v); err != nil {
+		return err.Error()
+	}
+	prune(v)
+	if text, err = json.Marshal(v); err != nil {
+		return err.Error()
+	}
+	return string(text)
 }
 
-// String describes the plan in one line.
-func (p *Plan) String() string {
-	kind := func(o *sim.DiskOptions) string {
-		return fmt.Sprintf("%d blocks md=%d volatile=%v tear=%v fua=%v", o.Blocks, o.MDSize, o.Volatile, o.TearSectors, o.FUA)
+// prune takes zeroes out of objects, and says whether nothing is left of v.
+func prune(v any) (zero bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, x := range v {
+			if prune(x) {
+				delete(v, k)
+			}
+		}
+		return len(v) == 0
+	case []any:
+		zero = true
+		for _, x := range v {
+			zero = prune(x) && zero
+		}
+		return zero && len(v) != 1 // arrays; a list of one may well be one of a zero
+	case nil:
+		return true
+	case bool:
+		return !v
+	case json.Number:
+		return v == "0"
+	case string:
+		return v == ""
 	}
-	return fmt.Sprintf("cache %s; base %s; chunks of %d, bands of %d, spare %d %%, size %d, shm %v, faults %d, %d lives",
-		kind(&p.Cache), kind(&p.Base), p.ChunkBlocks, p.BandBlocks, p.SparePct, p.SizeBytes, p.Shm, p.Faults, p.Lives)
+	return false
+}
+
+// ParsePlan reads what String has written.
+func ParsePlan(text string) (*Plan, error) {
+	p := &Plan{}
+	if err := json.Unmarshal([]byte(text), p); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
+	}
+	return p, nil
 }

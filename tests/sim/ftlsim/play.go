@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"goftl/bdev"
+	"goftl/iobuf"
 	"goftl/tests/sim"
 	"goftl/tests/sim/model"
 )
@@ -23,10 +24,11 @@ type Play struct {
 	c       *sim.Case
 	t       Target
 	plan    *Plan
-	cache   *sim.Disk
-	base    *sim.Disk
+	kind    *Kind
+	disks   [numDisks]*sim.Disk
 	m       *model.Model
 	point   *model.Point // what the crashes since the last verification left; nil: none
+	tried   bool         // making the device was begun
 	created bool
 	life    *life
 	dev     Device
@@ -34,16 +36,22 @@ type Play struct {
 	fail    error
 	shmDir  string
 
-	known   Device // one of an earlier life, which knows where what lies
-	lossy   Device // the last start reported a loss
-	powered bool   // the last life ended by a power loss
-	settled bool   // the last life had come to rest before it ended
+	known    Device // one of an earlier life, which knows where what lies
+	lossy    bool   // the last start reported a loss
+	powered  bool   // the last life ended by a power loss
+	clean    bool   // the last life ended by a clean stop
+	settled  bool   // the last life had come to rest before it ended
+	cutShort int    // starts in a row that were cut short
+	trims    trims
 }
 
 // life is one process.
 type life struct {
+	plan *Life
+	r    *sim.Rand // decisions that the plan leaves open
 	w    *sim.World
 	boot *Boot
+	mem  int64 // buffers that the process had at the beginning
 }
 
 // Ends of a life that are no failure.
@@ -52,18 +60,24 @@ var (
 	errOver  = errors.New("life ended") // and the disks know it
 )
 
-// NewPlay prepares the run of a seed. shmDir is an empty folder for shared memory.
-func NewPlay(c *sim.Case, t Target, shmDir string) *Play {
-	p := &Play{c: c, t: t, plan: NewPlan(c.Rand), m: model.NewModel(), Counters: make(map[string]uint64), shmDir: shmDir}
-	p.cache = sim.NewDisk(c.Rand, c.Trace, p.plan.Cache)
-	p.base = sim.NewDisk(c.Rand, c.Trace, p.plan.Base)
+// NewPlay prepares the run of a plan. shmDir is an empty folder for shared memory.
+func NewPlay(c *sim.Case, t Target, plan *Plan, shmDir string) *Play {
+	p := &Play{
+		c: c, t: t, plan: plan, kind: plan.kind(), m: model.NewModel(), Counters: make(map[string]uint64), shmDir: shmDir,
+		trims: make(trims),
+	}
+	for i := range p.disks {
+		p.disks[i] = sim.NewDisk(p.stream(diskNames[i], 0), c.Trace, plan.disk(i))
+	}
 	return p
 }
 
-// Plan returns what was drawn.
-func (p *Play) Plan() *Plan { return p.plan }
+func (p *Play) stream(name string, n uint64) *sim.Rand { return sim.Stream(p.plan.Seed, name, n) }
 
 func (p *Play) count(name string, n uint64) { p.Counters[name] += n }
+
+// tolerant says whether requests of the present life may fail.
+func (p *Play) tolerant() bool { return p.kind.Rot || p.kind.Errors && !p.life.plan.Calm }
 
 // Run lives all lives.
 func (p *Play) Run() error {
@@ -78,19 +92,14 @@ func (p *Play) Run() error {
 }
 
 func (p *Play) run() error {
-	for range p.plan.Lives {
-		if err := p.oneLife(true); err != nil {
-			return err
+	for i := range p.plan.Lives {
+		l := &p.plan.Lives[i]
+		if l.Calm {
+			for _, d := range p.disks {
+				d.Mend()
+			}
 		}
-	}
-	// The last two lives have no faults and no crash: everything must come good, and stay.
-	p.cache.Mend()
-	p.base.Mend()
-	if p.plan.Faults != FaultsRot {
-		p.plan.Faults = FaultsNone
-	}
-	for range 2 {
-		if err := p.oneLife(false); err != nil {
+		if err := p.oneLife(l); err != nil {
 			return err
 		}
 	}
@@ -99,31 +108,24 @@ func (p *Play) run() error {
 }
 
 // oneLife boots, starts, verifies, works and ends. Every phase may be cut short by a crash.
-func (p *Play) oneLife(crashes bool) error {
-	r := p.c.Rand
-	if p.created && p.plan.Faults < FaultsTransient && r.IntN(6) == 0 {
-		if err := p.look(); err != nil {
+func (p *Play) oneLife(l *Life) error {
+	if p.created && l.Look {
+		if err := p.look(l); err != nil {
 			return err
 		}
 	}
-	if err := p.boot(); err != nil {
+	if err := p.boot(l); err != nil {
 		return err
 	}
-	light := func(often bool, most int64) fuse {
-		if crashes && often {
-			return p.fuse(most)
-		}
-		return forever
-	}
-	err := p.start(light(r.IntN(3) == 0, 600))
+	err := p.start(p.light(l.Start))
 	if err == nil {
 		err = p.verify(forever)
 	}
 	if err == nil {
-		err = p.work(light(r.IntN(4) != 0, 20_000))
+		err = p.work(p.light(l.Work))
 	}
 	if err == nil {
-		err = p.stop(light(r.IntN(3) == 0, 300), crashes)
+		err = p.stop(p.light(l.Stop))
 	}
 	if errors.Is(err, errCrash) {
 		p.crash()
@@ -136,38 +138,43 @@ func (p *Play) oneLife(crashes bool) error {
 }
 
 // boot begins a life.
-func (p *Play) boot() error {
-	w := sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
+func (p *Play) boot(l *Life) error {
+	o := p.plan.World
+	b := &Boot{Plan: p.plan, Calm: l.Calm}
 	if p.life != nil {
 		p.count("spins", p.life.w.Spins())
-		p.plan.World.Start = p.life.w.Now() + 1e6
-		w = sim.NewWorld(p.c.Rand, p.c.Trace, p.plan.World)
-	}
-	b := &Boot{World: w, Plan: p.plan, Cache: p.plan.Cache.Name, Base: p.plan.Base.Name}
-	if p.life != nil {
+		o.Start = p.life.w.Now() + 1e6
 		b.Life = p.life.boot.Life + 1
 	}
-	if p.plan.Shm {
+	if l.Clock != 0 {
+		o.Start = l.Clock
+		if p.life != nil && p.life.w.Now() > o.Start {
+			p.count("clock set back", 1)
+		}
+	}
+	w := sim.NewWorld(p.stream("world", l.Seed), p.c.Trace, o)
+	b.World = w
+	if p.plan.Config.Shm {
 		b.ShmDir = p.shmDir
 	}
-	if p.plan.Faults == FaultsRot && p.lossy != nil {
-		b.AcceptLoss = true
-	}
+	b.AcceptLoss = p.lossy
+	p.life = &life{plan: l, r: p.stream("life", l.Seed), w: w, boot: b, mem: iobuf.InUse()}
 	// The last records of a log that was cut off in the middle of its work may rot like torn ones, and nobody can tell;
 	// once it was idle, a later record says what was durable.
-	if p.plan.Faults == FaultsRot && p.settled && p.c.Rand.IntN(2) == 0 {
-		p.rot(w)
+	if l.Rot > 0 && p.settled {
+		p.rot(l.Rot)
 	}
 	p.settled = false
 	b.Manager = bdev.NewManager(w.System(), nil)
 	b.Thread = w.System().NewThread("core")
-	for _, d := range []*sim.Disk{p.cache, p.base} {
+	for i, d := range p.disks {
 		if _, err := b.Manager.Register(sim.Attach(w, d)); err != nil {
 			return err
 		}
-		p.plan.faults(p.c.Rand, d)
+		d.Reseed(p.stream(diskNames[i], l.Seed))
+		*d.Faults() = l.Faults[i]
 	}
-	p.life = &life{w: w, boot: b}
+	b.Watch = newWatch(p)
 	p.dev = nil
 	p.open = 0
 	p.count("lives", 1)
@@ -176,8 +183,8 @@ func (p *Play) boot() error {
 }
 
 // look starts the device read-only, as an offline check does, verifies it, and makes sure that it wrote nothing.
-func (p *Play) look() error {
-	if err := p.boot(); err != nil {
+func (p *Play) look(l *Life) error {
+	if err := p.boot(l); err != nil {
 		return err
 	}
 	p.life.boot.ReadOnly = true
@@ -188,20 +195,25 @@ func (p *Play) look() error {
 	if err := p.verify(forever); err != nil {
 		return fmt.Errorf("read-only: %w", err)
 	}
-	if err := p.check(); err != nil {
-		return fmt.Errorf("read-only: %w", err)
+	if !p.tolerant() {
+		if err := p.check(); err != nil {
+			return fmt.Errorf("read-only: %w", err)
+		}
 	}
 	if n := p.writes() - before; n != 0 {
 		return fmt.Errorf("read-only: %d writes", n)
 	}
 	p.count("read-only looks", 1)
-	p.end()
+	p.crash()
 	return nil
 }
 
-func (p *Play) writes() uint64 {
-	a, b := p.cache.Stats(), p.base.Stats()
-	return a.Writes + a.Unmaps + b.Writes + b.Unmaps
+func (p *Play) writes() (n uint64) {
+	for _, d := range p.disks {
+		s := d.Stats()
+		n += s.Writes + s.Unmaps
+	}
+	return n
 }
 
 // check has the device verify itself.
@@ -218,15 +230,6 @@ func (p *Play) check() error {
 	return problem
 }
 
-// end ends a life in which nothing is under way: by a stop that was forgotten, a power loss or a kill.
-func (p *Play) end() {
-	if p.c.Rand.IntN(2) == 0 {
-		p.crash()
-		return
-	}
-	p.kill()
-}
-
 // phase steps until cond holds, or the fuse has burnt down.
 func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error {
 	err := p.life.w.Run(steps, func() bool { return p.fail != nil || cond() || f.burnt() })
@@ -234,9 +237,10 @@ func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error 
 	case p.fail != nil:
 		return p.fail
 	case err != nil:
-		return fmt.Errorf("%s makes no progress (%d requests open, %v, %v): %w", what, p.open, p.cache, p.base, err)
+		return fmt.Errorf("%s makes no progress (%d requests open, %v, %v): %w", what, p.open, p.disks[Cache], p.disks[Base], err)
 	case f.burnt():
 		p.count("crash in "+what, 1)
+		p.crashedIn(what)
 		return errCrash
 	}
 	return nil
@@ -261,45 +265,57 @@ func (p *Play) start(f fuse) error {
 		what = "create"
 	}
 	before := p.life.w.Now()
+	p.tried = true
 	if err := p.phase(what, stepsStart, f, func() bool { return done }); err != nil {
 		return err
 	}
+	p.cutShort, p.clean = 0, false
 	p.life.w.Note("process", what+" done", 0, 0, uint64(p.life.w.Now()-before), failed)
 	if failed != nil {
-		if p.plan.Faults == FaultsTransient {
-			// A start may fail over device errors; the next, without them, may not.
-			p.count("starts failed by faults", 1)
-			if err := p.leaks(); err != nil {
-				return fmt.Errorf("after a start that failed with %w: %w", failed, err)
-			}
-			p.kill()
-			return errOver
-		}
-		return fmt.Errorf("%s: %w", what, failed)
+		return p.startFailed(what, failed)
 	}
 	p.created = true
 	p.known = p.dev
-	p.cache.SetFront(p.dev.Front(true))
-	p.base.SetFront(p.dev.Front(false))
-	p.lossy = nil
-	if p.dev.ReadOnly() && p.plan.Faults == FaultsRot {
-		// It says that it has lost something that was durable; a person decides, here to go on without it.
-		p.count("losses reported", 1)
-		p.lossy = p.dev
-		p.kill()
-		return errOver
+	for i, d := range p.disks {
+		d.SetFront(p.dev.Front(i == Cache))
 	}
-	if p.dev.ReadOnly() && p.plan.Faults != FaultsTransient && !p.life.boot.ReadOnly {
-		return fmt.Errorf("%s: the device takes no writes although nothing failed", what)
+	p.lossy = p.lossy && p.life.boot.ReadOnly
+	if p.dev.ReadOnly() && !p.life.boot.ReadOnly {
+		if p.kind.Rot {
+			// It says that it has lost something that was durable; a person decides, here to go on without it.
+			p.count("losses reported", 1)
+			p.lossy = true
+			p.kill()
+			return errOver
+		}
+		if !p.tolerant() {
+			return fmt.Errorf("%s: the device takes no writes although nothing failed", what)
+		}
 	}
 	p.count(what, 1)
-	p.dev.Counters(p.count)
+	p.loaded()
 	return nil
+}
+
+// startFailed judges a start that failed: over device errors it may; the next, without them, may not.
+func (p *Play) startFailed(what string, failed error) error {
+	if p.life.plan.Calm || !p.kind.Errors {
+		return fmt.Errorf("%s: %w", what, failed)
+	}
+	p.count("starts failed by faults", 1)
+	if err := p.leaks(); err != nil {
+		return fmt.Errorf("after a start that failed with %w: %w", failed, err)
+	}
+	p.kill()
+	return errOver
 }
 
 // verify reads the whole device and compares it with what the model allows.
 func (p *Play) verify(f fuse) error {
-	v := &verifier{p: p, found: make(map[uint64]uint64), left: p.dev.Blocks(), acks: p.m.ReadBegins()}
+	v := &verifier{
+		p: p, r: p.stream("verify", p.life.plan.Seed), found: make(map[uint64]uint64), left: p.dev.Blocks(),
+		acks: p.m.ReadBegins(),
+	}
 	p.life.boot.Thread.Send(func(any) { v.fill() }, nil)
 	if err := p.phase("verification", stepsLoad, f, v.finished); err != nil {
 		return err
@@ -318,13 +334,17 @@ func (p *Play) verify(f fuse) error {
 			return fmt.Errorf("block %d was never written and has the content of op %d", lba, id)
 		}
 	}
-	if p.life.boot.AcceptLoss {
+	p.keptTrims(v.found)
+	switch {
+	case p.life.boot.AcceptLoss:
 		// Older content is what was accepted.
 		p.m.Restart(v.found)
-	} else if p.life.boot.ReadOnly {
-		return p.m.CheckRecovered(*p.point, v.found, false)
-	} else if err := p.m.Recovered(*p.point, v.found, p.plan.Faults >= FaultsTransient); err != nil {
-		return fmt.Errorf("after recovery: %w", err)
+	case p.life.boot.ReadOnly:
+		return p.m.CheckRecovered(*p.point, v.found, p.tolerant())
+	default:
+		if err := p.m.Recovered(*p.point, v.found, p.kind.Rot || p.kind.Errors); err != nil {
+			return fmt.Errorf("after recovery: %w", err)
+		}
 	}
 	p.point = nil
 	p.count("recoveries verified", 1)
@@ -333,21 +353,21 @@ func (p *Play) verify(f fuse) error {
 
 // work runs phases of load, with rests between them.
 func (p *Play) work(f fuse) error {
-	r := p.c.Rand
-	for range 1 + r.IntN(4) {
-		l := p.newLoad()
+	for i := range p.life.plan.Phases {
+		ph := &p.life.plan.Phases[i]
+		l := p.newLoad(ph)
 		p.life.boot.Thread.Send(runLoad, l)
 		if err := p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 }); err != nil {
 			return err
 		}
-		switch r.IntN(6) {
-		case 0:
-			until := p.life.w.Now() + r.Range(1e5, 2e9)
-			p.life.w.After(until-p.life.w.Now(), func(any) {}, nil)
+		if ph.Rest > 0 {
+			until := p.life.w.Now() + ph.Rest
+			p.life.w.After(ph.Rest, func(any) {}, nil)
 			if err := p.phase("rest", stepsLoad, f, func() bool { return p.life.w.Now() >= until }); err != nil {
 				return err
 			}
-		case 1:
+		}
+		if ph.Verify {
 			if err := p.verify(f); err != nil {
 				return err
 			}
@@ -361,10 +381,13 @@ func (p *Play) work(f fuse) error {
 
 // settle waits until the device has nothing more to do and checks that it then leaves the disks alone.
 func (p *Play) settle() error {
-	if err := p.phase("settling", stepsLoad, forever, func() bool { return p.dev.Idle() && p.cache.InFlight()+p.base.InFlight() == 0 }); err != nil {
+	quiet := func() bool {
+		return p.dev.Idle() && p.disks[Cache].InFlight()+p.disks[Base].InFlight() == 0
+	}
+	if err := p.phase("settling", stepsLoad, forever, quiet); err != nil {
 		return err
 	}
-	if p.plan.Faults < FaultsTransient && p.c.Rand.IntN(2) == 0 {
+	if !p.tolerant() && p.life.plan.Check {
 		if err := p.check(); err != nil {
 			return err
 		}
@@ -375,7 +398,7 @@ func (p *Play) settle() error {
 	before := p.boundaries()
 	rest(60e9)
 	allowed := uint64(0)
-	if p.plan.Faults == FaultsRot {
+	if p.kind.Rot {
 		allowed = 100 // what cannot be read is tried again, ever more rarely
 	}
 	if n := p.boundaries() - before; n > allowed && p.fail == nil {
@@ -386,9 +409,8 @@ func (p *Play) settle() error {
 }
 
 // stop ends the life in order; then the power may fail, or not.
-func (p *Play) stop(f fuse, crashes bool) error {
-	r := p.c.Rand
-	fast := r.IntN(3) == 0
+func (p *Play) stop(f fuse) error {
+	fast := p.life.plan.Fast
 	done := false
 	var failed error
 	p.life.boot.Thread.Send(func(any) {
@@ -398,7 +420,7 @@ func (p *Play) stop(f fuse, crashes bool) error {
 		return err
 	}
 	p.life.w.Note("process", "stopped", 0, 0, 0, failed)
-	if failed != nil && p.plan.Faults != FaultsTransient {
+	if failed != nil && !(p.kind.Errors && !p.life.plan.Calm) {
 		return fmt.Errorf("stop: %w", failed)
 	}
 	if err := p.leaks(); err != nil {
@@ -408,17 +430,15 @@ func (p *Play) stop(f fuse, crashes bool) error {
 		p.count("fast stops", 1)
 	} else {
 		p.count("clean stops", 1)
+		p.clean = true
 		p.m.Flushed(p.m.Acks())
 	}
-	if crashes {
-		p.end()
-		return nil
-	}
-	p.kill()
+	p.crash()
 	return nil
 }
 
-// leaks checks that a stopped device holds nothing: the bdevs can go, and the thread can exit.
+// leaks checks that a stopped device holds nothing: the bdevs can go, the thread can exit, and every buffer was given
+// back.
 func (p *Play) leaks() error {
 	b := p.life.boot
 	gone := 0
@@ -432,28 +452,34 @@ func (p *Play) leaks() error {
 			}, nil)
 		}
 	}, nil)
-	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return gone == 2 }); err != nil {
+	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return gone == numDisks }); err != nil {
 		return err
 	}
 	b.Thread.Send(func(any) { b.Thread.Exit() }, nil)
 	if err := p.phase("exit after stop", 1e6, forever, b.Thread.Exited); err != nil {
 		return err
 	}
+	if n := iobuf.InUse() - p.life.mem; n != 0 && p.c.Alone {
+		return fmt.Errorf("%d bytes of buffers were not given back", n)
+	}
 	return b.Thread.ExitErr()
 }
 
 // crash ends the life without asking.
 func (p *Play) crash() {
-	if p.c.Rand.IntN(3) == 0 {
+	l := p.life.plan
+	if l.Kill {
 		p.kill()
 		return
 	}
 	at := p.life.w.Now()
 	p.powered = true
-	p.cache.PowerLoss(at, sim.SurviveAny)
-	p.base.PowerLoss(at, sim.SurviveAny)
+	for i, d := range p.disks {
+		d.PowerLoss(at, l.Keep[i])
+	}
 	p.wipeShm()
 	p.count("power losses", 1)
+	p.ended()
 	p.weaken(p.m.PowerLost())
 }
 
@@ -461,41 +487,17 @@ func (p *Play) crash() {
 func (p *Play) kill() {
 	p.powered = false
 	at := p.life.w.Now()
-	p.cache.Kill(at)
-	p.base.Kill(at)
+	for _, d := range p.disks {
+		d.Kill(at)
+	}
 	p.count("kills", 1)
-	if p.plan.Faults == FaultsRot {
+	p.ended()
+	if p.kind.Rot {
 		// A rotten record that was not flushed cannot be told from one that was torn.
 		p.weaken(p.m.PowerLost())
 		return
 	}
 	p.weaken(p.m.Killed())
-}
-
-// rot flips bits of a few blocks while the device is down.
-func (p *Play) rot(w *sim.World) {
-	r := p.c.Rand
-	for range 1 + r.IntN(3) {
-		cache := r.IntN(2) == 0
-		d := p.base
-		if cache {
-			d = p.cache
-		}
-		for range 50 {
-			lba := r.Uint64N(d.Options().Blocks)
-			if cache && r.IntN(2) == 0 {
-				lba = r.Uint64N(min(d.Options().Blocks, 128)) // metadata lies in front
-			}
-			// A power loss may have torn the second copy already.
-			if d.Blank(lba) || !p.known.Sole(cache, lba) || p.powered && !p.known.Body(cache, lba) {
-				continue
-			}
-			d.Rot(lba)
-			w.Note(d.Options().Name, "rots", 0, lba, 1, nil)
-			p.count("blocks rotten", 1)
-			break
-		}
-	}
 }
 
 func (p *Play) weaken(q model.Point) {
@@ -514,19 +516,5 @@ func (p *Play) wipeShm() {
 		if err := os.RemoveAll(p.shmDir + "/" + e.Name()); err != nil {
 			p.failf("shared memory: %w", err)
 		}
-	}
-}
-
-// tally adds up what the disks saw.
-func (p *Play) tally() {
-	for _, d := range []*sim.Disk{p.cache, p.base} {
-		s := d.Stats()
-		p.count("disk IOs", s.Reads+s.Writes+s.Flushes+s.Unmaps)
-		p.count("unflushed versions lost", s.Lost)
-		p.count("unflushed versions kept", s.Kept)
-		p.count("blocks torn", s.Torn)
-		p.count("writes interrupted", s.Interrupted)
-		p.count("refused for memory", s.NoMem)
-		p.count("injected errors", s.ReadErrors+s.WriteErrors+s.FlushErrors+s.NoSpace)
 	}
 }

@@ -15,9 +15,11 @@ const (
 	Write
 	Trim
 	Flush
+	Zero // a write of zeroes
+	NumKinds
 )
 
-var kindNames = [...]string{"read", "write", "trim", "flush"}
+var kindNames = [NumKinds]string{"read", "write", "trim", "flush", "zero"}
 
 // String names the kind.
 func (k OpKind) String() string { return kindNames[k] }
@@ -53,8 +55,14 @@ type Device interface {
 	Body(cache bool, lba uint64) bool
 	// Front is the number of blocks in front of the cache, or of the base, that hold metadata.
 	Front(cache bool) uint64
-	// Counters adds what the target wants to report to the counters of the run.
-	Counters(add func(name string, n uint64))
+	// Acked is the number of the last record that was acknowledged.
+	Acked() uint64
+	// Forgotten says whether the log held record u once, and does not any more: only the checkpoint that was loaded
+	// knows of it.
+	Forgotten(u uint64) bool
+	// Loaded adds what the start found to the counters of the run, Ended what happened in a life.
+	Loaded(add func(name string, n uint64))
+	Ended(add func(name string, n uint64))
 }
 
 // Boot is what a device is started on: one life of the process.
@@ -63,14 +71,14 @@ type Boot struct {
 	Manager *bdev.Manager
 	Thread  *thread.Thread
 	Plan    *Plan
-	Cache   string // names of the bdevs
-	Base    string
+	Watch   *watch
 	ShmDir  string // "" without shared memory
 	// ReadOnly is for a look at a device that must write nothing.
 	ReadOnly bool
 	// AcceptLoss lets the device take writes again although it has lost what was durable.
 	AcceptLoss bool
 	Life       int
+	Calm       bool // nothing fails in this life
 }
 
 // Target builds devices.

@@ -54,7 +54,7 @@ type toyDevice struct {
 func (t toy) Start(b *Boot, create bool, done func(d Device, err error)) {
 	d := &toyDevice{bug: t.bug, b: b, ready: done, buf: make([]byte, 400*model.BlockSize)}
 	var err error
-	if d.desc, err = b.Manager.Open(b.Cache, true, nil, nil, b.Thread); err == nil {
+	if d.desc, err = b.Manager.Open(diskNames[Cache], true, nil, nil, b.Thread); err == nil {
 		d.ch, err = d.desc.Channel(b.Thread)
 	}
 	if err != nil {
@@ -152,17 +152,23 @@ func (d *toyDevice) mark() {
 	}, nil))
 }
 
-func (d *toyDevice) Blocks() uint64                       { return toySpan }
-func (d *toyDevice) Idle() bool                           { return d.open == 0 }
-func (d *toyDevice) ReadOnly() bool                       { return false }
-func (d *toyDevice) Sole(bool, uint64) bool               { return false }
-func (d *toyDevice) Body(bool, uint64) bool               { return false }
-func (d *toyDevice) Front(bool) uint64                    { return 0 }
-func (d *toyDevice) Check(done func(error))               { d.b.Thread.Post(func(any) { done(nil) }, nil) }
-func (d *toyDevice) Counters(func(name string, n uint64)) {}
+func (d *toyDevice) Blocks() uint64                     { return toySpan }
+func (d *toyDevice) Idle() bool                         { return d.open == 0 }
+func (d *toyDevice) ReadOnly() bool                     { return false }
+func (d *toyDevice) Sole(bool, uint64) bool             { return false }
+func (d *toyDevice) Body(bool, uint64) bool             { return false }
+func (d *toyDevice) Front(bool) uint64                  { return 0 }
+func (d *toyDevice) Acked() uint64                      { return 0 }
+func (d *toyDevice) Forgotten(uint64) bool              { return false }
+func (d *toyDevice) Check(done func(error))             { d.b.Thread.Post(func(any) { done(nil) }, nil) }
+func (d *toyDevice) Loaded(func(name string, n uint64)) {}
+func (d *toyDevice) Ended(func(name string, n uint64))  {}
 
 func (d *toyDevice) Submit(r *Request) {
 	d.open++
+	if r.Kind == Zero {
+		r.Kind = Write
+	}
 	d.queue = append(d.queue, r)
 	d.b.Thread.Post(func(any) { d.pump() }, nil)
 }
@@ -276,15 +282,23 @@ func (d *toyDevice) Stop(_ bool, done func(err error)) {
 	}, nil))
 }
 
-// toyPlay is a run of the toy: its log does not wrap, so it gets room, and no metadata.
-func toyPlay(c *sim.Case, bug toyBug) *Play {
-	p := NewPlay(c, toy{bug}, "")
-	p.plan.Faults, p.plan.Shm = FaultsNone, false
-	p.plan.OpsMax = min(p.plan.OpsMax, 60)
-	p.plan.Cache.Blocks, p.plan.Cache.MDSize = 60_000, 0
-	p.cache = sim.NewDisk(c.Rand, c.Trace, p.plan.Cache)
+// toyPlan is the plan of a run of the toy: its log does not wrap, so it gets room, and no metadata.
+func toyPlan(seed uint64) *Plan {
+	p := NewPlan(seed, &Kinds[0])
+	p.Config.Shm = false
+	p.Disks[Cache].MDSize = 0
+	p.Geometry.CacheRest += 60_000
+	for i := range p.Lives {
+		l := &p.Lives[i]
+		l.Faults = [2]sim.Faults{}
+		for k := range l.Phases {
+			l.Phases[k].Ops = min(l.Phases[k].Ops, 60)
+		}
+	}
 	return p
 }
+
+func toyPlay(c *sim.Case, bug toyBug) *Play { return NewPlay(c, toy{bug}, toyPlan(c.Seed), "") }
 
 func TestToyPasses(t *testing.T) {
 	sim.ForEachSeed(t, 60, 20, func(c *sim.Case) error { return toyPlay(c, toyCorrect).Run() })

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"goftl/tests/sim"
 	"goftl/tests/sim/model"
 )
 
@@ -14,6 +15,7 @@ const verifyDepth = 8
 // verifier reads the whole device.
 type verifier struct {
 	p     *Play
+	r     *sim.Rand
 	found map[uint64]uint64
 	next  uint64
 	left  uint64 // blocks
@@ -26,7 +28,7 @@ func (v *verifier) finished() bool { return v.left == 0 && v.out == 0 }
 
 func (v *verifier) fill() {
 	for v.left > 0 && v.out < verifyDepth {
-		n := min(v.left, uint64(v.p.c.Rand.Skewed(128)))
+		n := min(v.left, uint64(v.r.Skewed(128)))
 		q := v.request()
 		q.LBA, q.Count = v.next, n
 		q.Bufs[0] = q.Bufs[0][:n*model.BlockSize]
@@ -60,7 +62,7 @@ func verified(q *Request) {
 			}
 			v.found[q.LBA+i] = id
 		}
-	case p.plan.Faults >= FaultsTransient && errors.Is(q.Err, unix.EIO):
+	case p.tolerant() && errors.Is(q.Err, unix.EIO):
 		p.count("blocks not read in verification", q.Count)
 	default:
 		p.failf("verification: read [%d +%d]: %w", q.LBA, q.Count, q.Err)

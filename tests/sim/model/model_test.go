@@ -192,3 +192,22 @@ func TestStampAndIdentify(t *testing.T) {
 	_, err = Identify(a, 3)
 	require.Error(t, err)
 }
+
+// TestFailedBesideAnother: a write that fails while another is under way may end up on top of it, one that failed
+// before the other was submitted may not.
+func TestFailedBesideAnother(t *testing.T) {
+	m := NewModel()
+	a := m.Submit(false, false, 1, 1)
+	b := m.Submit(false, false, 1, 1)
+	m.Fail(a)
+	m.Ack(b)
+	require.NoError(t, m.CheckRead(1, a.ID, m.Acks()))
+
+	m = NewModel()
+	a = m.Submit(false, false, 1, 1)
+	m.Fail(a)
+	b = m.Submit(false, false, 1, 1)
+	m.Ack(b)
+	require.Error(t, m.CheckRead(1, a.ID, m.Acks()))
+	require.NoError(t, m.CheckRead(1, b.ID, m.Acks()))
+}

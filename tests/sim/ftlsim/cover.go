@@ -1,0 +1,181 @@
+package ftlsim
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// State is something rare that runs must reach, or they do not test what they say.
+type State struct {
+	Name string // of its counter
+	// Seeds says for each kind of world, by name, how many seeds are enough to reach it for certain; none: not expected.
+	Seeds map[string]int
+}
+
+func everywhere(n int) map[string]int {
+	m := make(map[string]int)
+	for i := range Kinds {
+		m[Kinds[i].Name] = n
+	}
+	return m
+}
+
+func in(kinds string, n int) map[string]int {
+	m := make(map[string]int)
+	for _, k := range strings.Fields(kinds) {
+		m[k] = n
+	}
+	return m
+}
+
+// States returns the required states. The numbers of seeds are such that twenty or so are expected.
+func States() []State {
+	log := func(msg string) string { return "log: " + msg }
+	return []State{
+		{"power losses", everywhere(100)},
+		{"kills", everywhere(100)},
+		{"clean stops", everywhere(100)},
+		{"fast stops", everywhere(100)},
+		{"clock set back", everywhere(200)},
+		{"IOs that hang", everywhere(200)},
+		{"user zero", everywhere(100)},
+		{"blocks torn", everywhere(100)},
+		{"writes interrupted", everywhere(100)},
+		{"crash in create", everywhere(200)},
+		{"crash while the log is read", everywhere(200)},
+		{"crash in recovery's checkpoint", everywhere(200)},
+		{"crash while recovered segments are closed", everywhere(400)},
+		{"crash while the clean flag is cleared", everywhere(3000)},
+		{"crash in a clean stop", everywhere(200)},
+		{"crash in a fast stop", in("plain faults", 1000)},
+		{"crash in a stop's checkpoint", everywhere(2000)},
+		{"crash while marked clean", everywhere(5000)},
+		{"crash in rest", everywhere(2000)},
+		{"crash in verification", everywhere(1000)},
+		{"recovery interrupted twice", everywhere(300)},
+		{"recovery interrupted three times", everywhere(2000)},
+		{"checkpoint interrupted", everywhere(100)},
+		{"checkpoint interrupted behind its directory", everywhere(100)},
+		{"checkpoint aborted", in("faults", 300)},
+		{"open segment scanned", everywhere(100)},
+		{"torn record at the tail", everywhere(200)},
+		{"trim kept alive by a checkpoint", everywhere(100)},
+		{"shared memory taken over", everywhere(100)},
+		{log("mapping in shared memory is stale or foreign: the devices are used"), everywhere(300)},
+		{log("superblock copy rewritten from the other"), everywhere(200)},
+		{log("metadata: primary not readable, the mirror is used: chunk_md"), map[string]int{"plain": 4000, "faults": 2000, "rot": 300}},
+		{log("metadata: primary not readable, the mirror is used: band_md"), in("rot", 200)},
+		{log("checkpoint directory unreadable"), in("rot", 400)},
+		{log("summary unreadable, the segment is scanned"), in("faults rot", 300)},
+		{log("summary not written; kept in memory"), in("faults", 200)},
+		{log("FULL descriptor not written; the segment is scanned after a crash"), in("faults", 200)},
+		{log("opening a segment failed"), in("faults", 200)},
+		{log("superblock write failed, trying again"), in("faults", 300)},
+		{log("block cannot be read"), in("rot", 100)},
+		{log("block lost: it cannot be read"), in("rot", 2000)},
+		{"rotten page", in("rot", 300)},
+		{"gap judged as rot", in("rot", 1000)},
+		{"damaged record applied", in("rot", 1000)},
+		{"losses reported", in("rot", 200)},
+		{"record rehomed", in("faults", 100)},
+		{"starts failed by faults", in("faults", 300)},
+		{"slow read path", everywhere(100)},
+		{"retry for want of memory", in("plain faults", 100)},
+		{"writes throttled", everywhere(100)},
+		{"quarantine waited for", everywhere(100)},
+		{"block replaced before its move", everywhere(100)},
+		{"move raced a write", everywhere(100)},
+		{"chunks compacted", everywhere(100)},
+		{"bands relocated", everywhere(100)},
+	}
+}
+
+// Report is the table of what a run over so many seeds of a kind of world has reached, and what it should have reached
+// and has not.
+func Report(kind string, seeds int, counters map[string]uint64) (table []string, missing []string) {
+	required := make(map[string]bool)
+	for _, s := range States() {
+		if n, ok := s.Seeds[kind]; ok {
+			required[s.Name] = true
+			if seeds >= n && counters[s.Name] == 0 {
+				missing = append(missing, s.Name)
+			}
+		}
+	}
+	names := make([]string, 0, len(counters))
+	for k := range counters {
+		names = append(names, k)
+	}
+	for _, s := range missing {
+		if _, ok := counters[s]; !ok {
+			names = append(names, s)
+		}
+	}
+	sort.Strings(names)
+	for _, k := range names {
+		mark := " "
+		if required[k] {
+			mark = "*"
+		}
+		table = append(table, fmt.Sprintf("%12d %s %s", counters[k], mark, k))
+	}
+	return table, missing
+}
+
+// trims are the blocks whose last write was a trim, and the number of its record.
+type trims map[uint64]uint64
+
+// noteTrim notes a request that was acknowledged.
+func (p *Play) noteTrim(q *Request) {
+	if q.Kind != Trim {
+		if len(p.trims) > 0 {
+			for i := range q.Count {
+				delete(p.trims, q.LBA+i)
+			}
+		}
+		return
+	}
+	u := p.dev.Acked()
+	for i := range q.Count {
+		p.trims[q.LBA+i] = u
+	}
+}
+
+// keptTrims looks, after a recovery, for trims of which the log knows nothing any more, and which are honoured.
+func (p *Play) keptTrims(found map[uint64]uint64) {
+	kept := uint64(0)
+	for lba, u := range p.trims {
+		if id, ok := found[lba]; ok && id != 0 {
+			delete(p.trims, lba) // it was lost
+		} else if ok && kept == 0 && p.dev.Forgotten(u) {
+			kept = 1
+		}
+	}
+	p.count("trim kept alive by a checkpoint", kept)
+}
+
+// loaded counts what a start found.
+func (p *Play) loaded() { p.dev.Loaded(p.count) }
+
+// ended counts what happened in the life that ends.
+func (p *Play) ended() {
+	if p.dev != nil {
+		p.dev.Ended(p.count)
+	}
+}
+
+// tally adds up what the disks saw.
+func (p *Play) tally() {
+	for _, d := range p.disks {
+		s := d.Stats()
+		p.count("disk IOs", s.Reads+s.Writes+s.Flushes+s.Unmaps)
+		p.count("unflushed versions lost", s.Lost)
+		p.count("unflushed versions kept", s.Kept)
+		p.count("blocks torn", s.Torn)
+		p.count("writes interrupted", s.Interrupted)
+		p.count("retry for want of memory", s.NoMem)
+		p.count("injected errors", s.ReadErrors+s.WriteErrors+s.FlushErrors+s.NoSpace)
+		p.count("IOs that hang", s.Hung)
+	}
+}

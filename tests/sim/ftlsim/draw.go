@@ -1,0 +1,146 @@
+package ftlsim
+
+import (
+	"goftl/tests/sim"
+)
+
+// NewPlan draws the plan of a seed for a kind of world.
+func NewPlan(seed uint64, kind *Kind) *Plan {
+	r := sim.Stream(seed, "plan", 0)
+	p := &Plan{
+		Kind: kind.Name, Seed: seed,
+		Geometry: drawGeometry(r), Config: drawConfig(r), World: sim.RandomWorldOptions(r),
+	}
+	for i := range p.Disks {
+		p.Disks[i] = drawDisk(r)
+	}
+	p.Disks[Cache].MDSize = []int{0, 64, 128}[r.Pick(5, 4, 1)]
+	p.Disks[Base].MDSize = []int{0, 8, 64}[r.Pick(8, 1, 1)]
+	most := 20 + r.Skewed(1500)
+	relapse := r.IntN(8) == 0 // recoveries are interrupted again and again
+	noMem := 0.0
+	if r.IntN(3) == 0 {
+		noMem = 0.1 * r.Float64()
+	}
+	for range 2 + r.IntN(5) {
+		l := drawLife(r, uint64(len(p.Lives))+1, most)
+		if relapse && r.IntN(3) != 0 {
+			l.Start = drawFuse(r, 600)
+		}
+		for i := range l.Faults {
+			l.Faults[i].NoMem = noMem
+		}
+		p.Lives = append(p.Lives, l)
+	}
+	for range 2 { // everything must come good, and stay
+		l := drawLife(r, uint64(len(p.Lives))+1, most)
+		l.Calm, l.Kill = true, true
+		l.Start, l.Work, l.Stop = Fuse{}, Fuse{}, Fuse{}
+		p.Lives = append(p.Lives, l)
+	}
+	if kind.Draw != nil {
+		kind.Draw(r, p)
+	}
+	return p
+}
+
+func drawGeometry(r *sim.Rand) Geometry {
+	g := Geometry{
+		ChunkBlocks: 16 << r.IntN(6), BandBlocks: 16 << r.IntN(5), Chunks: 5 + r.Uint64N(20), Bands: 14 + r.Uint64N(40),
+		SparePct: uint32(10 + r.IntN(40)),
+	}
+	if r.IntN(3) == 0 {
+		// Well below what fits: less than half of the base.
+		g.SizeBlocks = (1 + r.Uint64N(g.Bands/4)) * g.BandBlocks
+	}
+	if r.IntN(3) == 0 {
+		g.CacheRest, g.BaseRest = r.Uint64N(g.ChunkBlocks), r.Uint64N(g.BandBlocks)
+	}
+	return g
+}
+
+func drawConfig(r *sim.Rand) Config {
+	c := Config{Greedy: r.IntN(4) == 0, Shm: r.IntN(3) == 0, NoVerify: r.IntN(8) == 0}
+	if r.IntN(2) == 0 {
+		c.RedoBytes = 1 << 20 << r.IntN(3)
+	}
+	if r.IntN(2) == 0 {
+		c.SumCacheBytes = 4096 << r.IntN(6)
+	}
+	if r.IntN(3) == 0 {
+		l := &c.Limits
+		l.ThrottlePct, l.RelocatePct = 1+r.IntN(40), 1+r.IntN(30)
+		l.CompactPct = 1 + r.IntN(80)
+		l.CheckpointPct = 1 + r.IntN(l.CompactPct)
+		l.CriticalPct = 1 + r.IntN(l.CheckpointPct)
+	}
+	return c
+}
+
+func drawDisk(r *sim.Rand) sim.DiskOptions {
+	o := sim.DiskOptions{
+		Volatile: r.IntN(5) != 0, FUA: r.IntN(2) == 0, TearSectors: r.IntN(2) == 0, KeepOnTrim: r.IntN(3) == 0,
+		Latency: sim.RandomLatency(r),
+	}
+	if r.IntN(3) == 0 {
+		o.Latency.Flush = r.Range(0, 5_000_000)
+	}
+	if r.IntN(4) == 0 {
+		o.MaxTransfer = uint32(1 + r.IntN(32))
+	}
+	return o
+}
+
+func drawFuse(r *sim.Rand, most int64) Fuse {
+	if r.IntN(3) == 0 {
+		return Fuse{After: uint64(r.Skewed(max(1, most/30))), Meta: true}
+	}
+	return Fuse{After: uint64(r.Skewed(most))}
+}
+
+func drawLife(r *sim.Rand, seed uint64, most int64) Life {
+	l := Life{Seed: seed, Look: r.IntN(6) == 0, Fast: r.IntN(3) == 0, Check: r.IntN(2) == 0}
+	if r.IntN(8) == 0 {
+		l.Clock = []int64{1, r.Range(1, 2e9), r.Range(1e12, 1e17)}[r.IntN(3)]
+	}
+	if r.IntN(3) == 0 {
+		l.Start = drawFuse(r, 600)
+	}
+	if r.IntN(4) != 0 {
+		l.Work = drawFuse(r, 20_000)
+	}
+	if r.IntN(3) == 0 {
+		l.Stop = drawFuse(r, 300)
+	}
+	l.Kill = r.IntN(3) == 0
+	for i := range l.Keep {
+		l.Keep[i] = sim.RandomSurvival(r)
+	}
+	for range 1 + r.IntN(4) {
+		l.Phases = append(l.Phases, drawPhase(r, seed<<8|uint64(len(l.Phases))+1, most))
+	}
+	return l
+}
+
+func drawPhase(r *sim.Rand, seed uint64, most int64) Phase {
+	l := Phase{Seed: seed, Ops: 1 + int(r.Int64N(most)), Depth: int(r.Skewed(64)), Again: r.IntN(2) == 0}
+	if r.IntN(2) == 0 {
+		l.LowPct, l.Span = r.IntN(100), uint64(r.Skewed(20_000))
+	}
+	l.Most = []int64{1, 4, 16, 64, 300}[r.Pick(2, 4, 4, 2, 1)]
+	l.Mode = Mode(r.Pick(4, 2, 1, 1))
+	l.Weights = [NumKinds]int{Read: r.IntN(4), Write: 1 + r.IntN(10), Trim: r.IntN(3), Flush: r.IntN(3), Zero: r.IntN(2)}
+	if r.IntN(4) == 0 {
+		l.Weights = [NumKinds]int{Write: 1}
+	}
+	if r.IntN(2) == 0 {
+		l.FUA = 1 + r.IntN(20)
+	}
+	switch r.IntN(6) {
+	case 0:
+		l.Rest = r.Range(1e5, 2e9)
+	case 1:
+		l.Verify = true
+	}
+	return l
+}
