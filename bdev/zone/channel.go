@@ -13,6 +13,7 @@ type channel struct {
 	th      *thread.Thread
 	base    *bdev.Channel
 	waiting []*bdev.IO // for the table to be loaded
+	scratch []byte     // a block that lies across buffers
 }
 
 // Close implements bdev.DriverChannel.
@@ -20,7 +21,8 @@ func (c *channel) Close() { c.base.Put() }
 
 // Submit implements bdev.DriverChannel.
 func (c *channel) Submit(io *bdev.IO) {
-	if t := c.d.table; t != nil {
+	t := c.d.table
+	if t != nil {
 		if !t.loaded.Load() {
 			c.wait(io)
 			return
@@ -39,15 +41,16 @@ func (c *channel) Submit(io *bdev.IO) {
 		c.report(io)
 	case bdev.OpZoneReset:
 		c.reset(io)
-	case bdev.OpZoneFinish:
-		z := io.LBA / c.d.zone
-		if c.d.table != nil && z >= c.d.m.conv && !c.d.m.zones[z].marked.Load() {
-			c.mark(io, true, finishMarked)
+	case bdev.OpZoneFinish, bdev.OpZoneOffline:
+		c.end(io)
+	case bdev.OpZoneOpen, bdev.OpZoneClose:
+		io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
+	case bdev.OpFlush:
+		if t != nil {
+			c.ask(io, reqFlush)
 			return
 		}
-		io.Complete(c.d.m.change(z, io.Op))
-	case bdev.OpZoneOpen, bdev.OpZoneClose, bdev.OpZoneOffline:
-		io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
+		c.base.Forward(io, io.LBA, bdev.ForwardDone)
 	default:
 		c.base.Forward(io, io.LBA, bdev.ForwardDone)
 	}
@@ -102,42 +105,62 @@ func (c *channel) write(io *bdev.IO) {
 	if io.Op == bdev.OpZoneAppend {
 		at = atWP
 	}
-	off, err := c.d.m.write(z, at, io.Count)
+	off, gen, err := c.d.m.write(z, at, io.Count)
 	if err != nil {
 		io.Complete(err)
 		return
 	}
 	io.Result = z*c.d.zone + off
-	if c.d.table != nil && z >= c.d.m.conv && !c.d.m.zones[z].marked.Load() {
-		c.mark(io, true, writeMarked)
-		return
+	done := writeDone
+	if c.d.table != nil && z >= c.d.m.conv {
+		s := c.stateOf(io)
+		s.kind, s.zone, s.off, s.count, s.gen = reqWrite, z, off, io.Count, gen
+		s.sums = appendSums(s.sums[:0], io.Bufs, int(io.BlockSize()), gen, io.Result, &c.scratch)
+		done = writtenDown
 	}
-	c.writeData(io)
-}
-
-func writeMarked(c *channel, io *bdev.IO) { c.writeData(io) }
-
-func (c *channel) writeData(io *bdev.IO) {
 	if io.Op == bdev.OpWrite {
-		c.base.Forward(io, io.LBA, writeDone)
+		c.base.Forward(io, io.LBA, done)
 		return
 	}
-	c.base.ForwardAs(io, bdev.OpWrite, io.Result, writeDone)
+	c.base.ForwardAs(io, bdev.OpWrite, io.Result, done)
 }
 
 // writeDone keeps the Result, which says where an append went.
 func writeDone(inner *bdev.IO) { inner.Ctx.(*bdev.IO).Complete(inner.Err()) }
 
-func finishMarked(c *channel, io *bdev.IO) {
-	io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
+// writtenDown has the table note what was written, before the user is told.
+func writtenDown(inner *bdev.IO) {
+	s := inner.Ctx.(*bdev.IO).Driver.(*state)
+	if s.err = inner.Err(); s.err != nil {
+		s.holes()
+	}
+	s.c.d.table.th.Send(tableRequest, s)
 }
 
-// reset gives the zone's blocks back, takes it out of the table and makes it
-// empty, in this order: a crash in between leaves a zone that is full.
+// end finishes a zone or takes it offline.
+func (c *channel) end(io *bdev.IO) {
+	z := io.LBA / c.d.zone
+	if c.d.table == nil {
+		io.Complete(c.d.m.change(z, io.Op))
+		return
+	}
+	w := c.d.m.load(z)
+	if to, err := c.d.m.target(w, io.Op); err != nil || to == w {
+		io.Complete(err)
+		return
+	}
+	if io.Op == bdev.OpZoneFinish {
+		c.ask(io, reqFinish)
+		return
+	}
+	c.ask(io, reqOffline)
+}
+
+// reset makes a zone empty: first in the table, then for everybody. Its blocks
+// are given back in between.
 func (c *channel) reset(io *bdev.IO) {
 	z := io.LBA / c.d.zone
-	w := c.d.m.load(z)
-	if _, err := c.d.m.target(w, io.Op); err != nil {
+	if _, err := c.d.m.target(c.d.m.load(z), io.Op); err != nil {
 		io.Complete(err)
 		return
 	}
@@ -146,37 +169,73 @@ func (c *channel) reset(io *bdev.IO) {
 		io.Complete(ErrReset)
 		return
 	}
-	if w == makeWord(bdev.ZoneEmpty, 0) && !c.d.m.zones[z].marked.Load() {
-		io.Complete(nil)
+	need, err := c.d.m.beginReset(z)
+	if !need {
+		io.Complete(err)
 		return
 	}
-	if c.base.Bdev().Info().Ops.Has(bdev.OpUnmap) {
-		c.stateOf(io)
-		c.base.ForwardAs(io, bdev.OpUnmap, io.LBA, unmapDone)
+	if c.d.table != nil {
+		c.ask(io, reqReset)
 		return
 	}
-	c.resetMark(io)
+	c.unmap(io)
+}
+
+func (c *channel) unmap(io *bdev.IO) {
+	if !c.base.Bdev().Info().Ops.Has(bdev.OpUnmap) {
+		c.resetDone(io, nil)
+		return
+	}
+	c.stateOf(io)
+	c.base.ForwardAs(io, bdev.OpUnmap, io.LBA, unmapDone)
 }
 
 func unmapDone(inner *bdev.IO) {
 	io := inner.Ctx.(*bdev.IO)
-	if err := inner.Err(); err != nil {
-		io.Complete(err)
-		return
-	}
-	io.Driver.(*state).c.resetMark(io)
-}
-
-func (c *channel) resetMark(io *bdev.IO) {
+	c := io.Driver.(*state).c
+	err := inner.Err()
 	if c.d.table != nil {
-		c.mark(io, false, resetMarked)
-		return
+		err = nil // the zone is empty, whatever became of its blocks
 	}
-	resetMarked(c, io)
+	c.resetDone(io, err)
 }
 
-func resetMarked(c *channel, io *bdev.IO) {
-	io.Complete(c.d.m.change(io.LBA/c.d.zone, io.Op))
+func (c *channel) resetDone(io *bdev.IO, err error) {
+	io.Complete(c.d.m.endReset(io.LBA/c.d.zone, err))
+}
+
+// stateOf returns the IO's state, which remembers the channel.
+func (c *channel) stateOf(io *bdev.IO) *state {
+	s, _ := io.Driver.(*state)
+	if s == nil {
+		s = &state{}
+		io.Driver = s
+	}
+	s.c, s.io, s.err = c, io, nil
+	return s
+}
+
+// ask sends an IO to the table, which answers with tableDone.
+func (c *channel) ask(io *bdev.IO, kind reqKind) {
+	s := c.stateOf(io)
+	s.kind, s.zone = kind, io.LBA/c.d.zone
+	c.d.table.th.Send(tableRequest, s)
+}
+
+// tableDone runs on the thread of the channel that asked.
+func tableDone(arg any) {
+	s := arg.(*state)
+	c, io := s.c, s.io
+	switch {
+	case s.kind == reqReset && s.err == nil:
+		c.unmap(io)
+	case s.kind == reqReset:
+		c.resetDone(io, s.err)
+	case s.err == nil && (s.kind == reqFinish || s.kind == reqOffline):
+		io.Complete(c.d.m.change(s.zone, io.Op))
+	default:
+		io.Complete(s.err)
+	}
 }
 
 func (c *channel) report(io *bdev.IO) {

@@ -33,9 +33,36 @@
 // # What survives
 //
 // Without Persist the zones begin empty (or full, with InitFull) each time the
-// device is made. With Persist the last blocks of the base hold a table that
-// says which zones are not empty; a zone is entered there before its first
-// write, and taken out when it is reset, before either is answered. Where the
-// write pointer stood is not known after a restart: a zone that was not empty
-// is full then. The table belongs to the thread that made the device (table).
+// device is made. With Persist the base holds, behind the zones, a sum of every
+// block and, in its last blocks, a table of the zones (sums, table); both belong
+// to the thread that made the device and are written in rounds (round). What is
+// promised then, if the base keeps its own promises:
+//
+//   - What was written before a flush began, or with FUA, lies before the write
+//     pointer after a power loss. What was answered at all does so after the
+//     process died; on a base without a volatile cache after a power loss too.
+//   - What lies before the write pointer is what was written there, whole write
+//     units, without a gap. (Only a write that failed may have left anything at
+//     all in its blocks.) Of the blocks that were not flushed those survive that
+//     have no gap before them. Behind the write pointer everything reads as
+//     zeroes.
+//   - Writes of a zone are answered in their order.
+//   - A reset, a finish, and a zone that was taken offline, are durable when they
+//     are answered. A reset that is cut off has happened or has not.
+//   - Zones that SetZoneState or FailReset spoils stay so, if there was time to
+//     write it down. Open zones are closed, or empty when nothing was written.
+//
+// How: a write is followed by a write of its sums, before it is answered; a
+// flush by one of how far each zone is written into the table. A load flushes
+// the base, reads the table, and follows the sums of each zone from where the
+// table knows of, as long as the blocks fit; then the zone gets a new
+// generation, so that what survived behind a gap never fits again. The load
+// reads at most what was written since the last flush. The price is one block
+// more to write for each write (or for several that come together), an update
+// of the table when a zone is first written, reset or finished, and 0.4 % of the
+// space.
+//
+// Rot is not what this is for: a damaged table or sum that was durable can take
+// unflushed blocks with it, and, where it hits both slots of a unit of the
+// table, make its zones full.
 package zone

@@ -1,6 +1,7 @@
 package zone
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -20,15 +21,27 @@ var (
 	ErrActive     error = bdev.NewError(unix.EOVERFLOW, "zone: too many active zones")
 )
 
-// word is the state of a zone and its write pointer, counted from its start.
+// word is the state of a zone, the generation that a reset ends, and the write
+// pointer, counted from the zone's start. While a zone is reset nothing else
+// is done with it.
 type word uint64
 
-const wpBits = 56
+const (
+	wpBits         = 32
+	genBits        = 24
+	resetting word = 1 << 63
+)
 
-func makeWord(s bdev.ZoneState, wp uint64) word { return word(uint64(s)<<wpBits | wp) }
+func makeWord(s bdev.ZoneState, gen uint32, wp uint64) word {
+	return word(uint64(s)<<(wpBits+genBits) | uint64(gen)<<wpBits | wp)
+}
 
-func (w word) state() bdev.ZoneState { return bdev.ZoneState(w >> wpBits) }
+func (w word) state() bdev.ZoneState { return bdev.ZoneState(w &^ resetting >> (wpBits + genBits)) }
+func (w word) gen() uint32           { return uint32(w>>wpBits) & (1<<genBits - 1) }
 func (w word) wp() uint64            { return uint64(w) & (1<<wpBits - 1) }
+
+// to is the word in another state, with another write pointer.
+func (w word) to(s bdev.ZoneState, wp uint64) word { return makeWord(s, w.gen(), wp) }
 
 func isOpen(s bdev.ZoneState) bool {
 	return s == bdev.ZoneImplicitOpen || s == bdev.ZoneExplicitOpen
@@ -36,10 +49,7 @@ func isOpen(s bdev.ZoneState) bool {
 
 func isActive(s bdev.ZoneState) bool { return isOpen(s) || s == bdev.ZoneClosed }
 
-type zone struct {
-	w      atomic.Uint64
-	marked atomic.Bool // the table says that it is not empty
-}
+type zone struct{ w atomic.Uint64 }
 
 // machine is the zones of a device and how many of them are open and active.
 type machine struct {
@@ -86,10 +96,10 @@ func (m *machine) become(i uint64, from, to word) (bool, error) {
 func (m *machine) acquire(i, open, active uint64) error {
 	for open|active != 0 {
 		u := m.used.Load()
-		if m.maxActive != 0 && u&(1<<32-1)+active > m.maxActive {
+		if active != 0 && m.maxActive != 0 && u&(1<<32-1)+active > m.maxActive {
 			return ErrActive
 		}
-		if m.maxOpen != 0 && u>>32+open > m.maxOpen {
+		if open != 0 && m.maxOpen != 0 && u>>32+open > m.maxOpen {
 			if !m.closeAny(i) {
 				return ErrOpen
 			}
@@ -115,10 +125,10 @@ func (m *machine) closeAny(not uint64) bool {
 	for j := range n {
 		i := (start + j) % n
 		w := m.load(i)
-		if i == not || w.state() != bdev.ZoneImplicitOpen {
+		if i == not || w.state() != bdev.ZoneImplicitOpen || w&resetting != 0 {
 			continue
 		}
-		if ok, _ := m.become(i, w, makeWord(bdev.ZoneClosed, w.wp())); ok {
+		if ok, _ := m.become(i, w, w.to(bdev.ZoneClosed, w.wp())); ok {
 			m.cursor.Store(i + 1)
 			return true
 		}
@@ -126,8 +136,11 @@ func (m *machine) closeAny(not uint64) bool {
 	return false
 }
 
-func writable(s bdev.ZoneState) error {
-	switch s {
+func writable(w word) error {
+	if w&resetting != 0 {
+		return ErrTransition
+	}
+	switch w.state() {
 	case bdev.ZoneFull:
 		return ErrFull
 	case bdev.ZoneReadOnly:
@@ -142,25 +155,25 @@ func writable(s bdev.ZoneState) error {
 const atWP = ^uint64(0)
 
 // write moves the write pointer of zone i past count blocks at offset at, or
-// wherever it is for atWP, and returns where it was.
-func (m *machine) write(i, at, count uint64) (uint64, error) {
+// wherever it is for atWP. It returns where it was, and the generation.
+func (m *machine) write(i, at, count uint64) (off uint64, gen uint32, err error) {
 	for {
 		w := m.load(i)
-		if err := writable(w.state()); err != nil {
-			return 0, err
+		if err := writable(w); err != nil {
+			return 0, 0, err
 		}
 		wp := w.wp()
 		if w.state() == bdev.ZoneNotWP {
 			if at == atWP {
-				return 0, ErrTransition
+				return 0, 0, ErrTransition
 			}
-			return at, nil
+			return at, 0, nil
 		}
 		if at != atWP && at != wp {
-			return 0, ErrPosition
+			return 0, 0, ErrPosition
 		}
 		if count > m.capacity-wp {
-			return 0, ErrFull
+			return 0, 0, ErrFull
 		}
 		s := w.state()
 		if !isOpen(s) {
@@ -169,11 +182,52 @@ func (m *machine) write(i, at, count uint64) (uint64, error) {
 		if wp+count == m.capacity {
 			s = bdev.ZoneFull
 		}
-		if ok, err := m.become(i, w, makeWord(s, wp+count)); ok || err != nil {
-			return wp, err
+		if ok, err := m.become(i, w, w.to(s, wp+count)); ok || err != nil {
+			return wp, w.gen(), err
 		}
 	}
 }
+
+// beginReset closes the zone and keeps all others from changing it until
+// endReset. need is false, and nothing begun, when the zone is empty.
+func (m *machine) beginReset(i uint64) (need bool, err error) {
+	for {
+		w := m.load(i)
+		if _, err := m.target(w, bdev.OpZoneReset); err != nil {
+			return false, err
+		}
+		if w.state() == bdev.ZoneEmpty {
+			return false, nil
+		}
+		to := w
+		if isOpen(w.state()) {
+			to = w.to(bdev.ZoneClosed, w.wp())
+		}
+		if ok, _ := m.become(i, w, to|resetting); ok {
+			return true, nil
+		}
+	}
+}
+
+// endReset makes the zone empty, or leaves it as it was when the reset failed.
+// A zone that turned read-only or offline meanwhile stays that.
+func (m *machine) endReset(i uint64, failed error) error {
+	for {
+		w := m.load(i)
+		if w&resetting == 0 {
+			return errors.Join(failed, writable(w))
+		}
+		to := w &^ resetting
+		if failed == nil {
+			to = makeWord(bdev.ZoneEmpty, nextGen(w.gen()), 0)
+		}
+		if ok, _ := m.become(i, w, to); ok {
+			return failed
+		}
+	}
+}
+
+func nextGen(gen uint32) uint32 { return (gen + 1) & (1<<genBits - 1) }
 
 // change performs a zone operation.
 func (m *machine) change(i uint64, op bdev.Op) error {
@@ -197,29 +251,32 @@ func (m *machine) target(w word, op bdev.Op) (word, error) {
 	if s == bdev.ZoneReadOnly && op != bdev.OpZoneOffline {
 		return w, ErrReadOnly
 	}
+	if w&resetting != 0 {
+		return w, ErrTransition
+	}
 	if s == bdev.ZoneNotWP && op != bdev.OpZoneOffline {
 		return w, ErrTransition
 	}
 	switch op {
 	case bdev.OpZoneReset:
-		return makeWord(bdev.ZoneEmpty, 0), nil
+		return w.to(bdev.ZoneEmpty, 0), nil
 	case bdev.OpZoneOpen:
 		if s == bdev.ZoneFull {
 			return w, ErrTransition
 		}
-		return makeWord(bdev.ZoneExplicitOpen, w.wp()), nil
+		return w.to(bdev.ZoneExplicitOpen, w.wp()), nil
 	case bdev.OpZoneClose:
 		switch {
 		case isOpen(s) && w.wp() == 0:
-			return makeWord(bdev.ZoneEmpty, 0), nil
+			return w.to(bdev.ZoneEmpty, 0), nil
 		case isOpen(s), s == bdev.ZoneClosed:
-			return makeWord(bdev.ZoneClosed, w.wp()), nil
+			return w.to(bdev.ZoneClosed, w.wp()), nil
 		}
 		return w, ErrTransition
 	case bdev.OpZoneFinish:
-		return makeWord(bdev.ZoneFull, w.wp()), nil
+		return w.to(bdev.ZoneFull, w.wp()), nil
 	case bdev.OpZoneOffline:
-		return makeWord(bdev.ZoneOffline, w.wp()), nil
+		return w.to(bdev.ZoneOffline, w.wp()), nil
 	default:
 		return w, bdev.ErrUnsupported
 	}
@@ -255,7 +312,7 @@ func (m *machine) worsen(i uint64, s bdev.ZoneState) bool {
 		if w.state() == s || w.state() == bdev.ZoneOffline {
 			return false
 		}
-		if ok, _ := m.become(i, w, makeWord(s, w.wp())); ok {
+		if ok, _ := m.become(i, w, w.to(s, w.wp())); ok {
 			return true
 		}
 	}

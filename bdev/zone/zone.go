@@ -26,7 +26,7 @@ type Options struct {
 	WriteUnit  uint32 // blocks, a multiple of the base's write unit; 0: that
 	ConvZones  uint64 // zones at the beginning that are conventional
 	InitFull   bool   // zones begin full instead of empty
-	Persist    bool   // which zones are empty is kept on the base
+	Persist    bool   // zones and their write pointers are kept on the base
 
 	ReadOnly, Offline []uint64 // numbers of zones that are so from the beginning
 	FailReset         uint64   // the reset with this number fails, and its zone turns offline; 0: none
@@ -95,9 +95,8 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 		return nil, bad("the limit of open zones", o.MaxOpen, fmt.Sprintf("at most that of active ones, %d", o.MaxActive))
 	case o.MaxAppend != 0 && uint64(o.MaxAppend) < unit:
 		return nil, bad("the largest append in blocks", o.MaxAppend, fmt.Sprintf("at least one write unit, %d", unit))
-	case o.Persist && i.ReadOnly:
-		return nil, bad("persist", "on", "off on a read-only base")
 	}
+	baseInfo := i
 	zones := zonesOn(&i, o)
 	zones -= zones % uint64(o.Units)
 	if zones == 0 {
@@ -122,11 +121,12 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 	d.m.init(o)
 	d.info = zonedInfo(&i, o, zones)
 	if o.Persist {
-		tab, err := newTable(d, t, i.Blocks)
+		tab, err := newTable(d, t, &baseInfo, o)
 		if err != nil {
 			return nil, err
 		}
 		d.table = tab
+		d.info.FUA = false // the write pointer of such a write needs more than the base's FUA
 	}
 	return d, nil
 }
@@ -136,9 +136,9 @@ func (m *machine) init(o *Options) {
 	for z := range m.zones {
 		switch {
 		case uint64(z) < m.conv:
-			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneNotWP, m.blocks)))
+			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneNotWP, 0, m.blocks)))
 		case o.InitFull:
-			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneFull, m.capacity)))
+			m.zones[z].w.Store(uint64(makeWord(bdev.ZoneFull, 0, m.capacity)))
 		}
 	}
 	m.spoil(o)
@@ -158,7 +158,7 @@ func (m *machine) spoil(o *Options) {
 // zonesOn returns how many zones fit, with their table when there is one.
 func zonesOn(i *bdev.Info, o *Options) uint64 {
 	zones := i.Blocks / o.ZoneBlocks
-	for o.Persist && zones > 0 && zones*o.ZoneBlocks+tableBlocks(zones, i) > i.Blocks {
+	for o.Persist && zones > 0 && zones*o.ZoneBlocks+tableBlocks(zones, i)+sumBlocks(zones, i, o) > i.Blocks {
 		zones--
 	}
 	return min(zones, 1<<24)
@@ -203,6 +203,9 @@ func (d *Driver) worsen(i uint64, s bdev.ZoneState) {
 	if !d.m.worsen(i, s) {
 		return
 	}
+	if d.table != nil {
+		d.table.worsened(i, s)
+	}
 	if b := d.self.Load(); b != nil {
 		b.NotifyZones([]bdev.MediaExtent{{LBA: i * d.zone, Blocks: d.zone}})
 	}
@@ -226,7 +229,8 @@ func (d *Driver) Info() bdev.Info { return d.info }
 // Close implements bdev.Driver.
 func (d *Driver) Close() error {
 	if d.table != nil {
-		d.table.close()
+		d.table.close() // and then the base
+		return nil
 	}
 	d.base.Close()
 	return nil

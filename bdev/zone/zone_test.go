@@ -189,7 +189,7 @@ func TestWhatIsKeptOverARestart(t *testing.T) {
 	r.stop()
 	r.start(o)
 	for lba, s := range map[uint64]bdev.ZoneState{
-		0: bdev.ZoneEmpty, 16: bdev.ZoneFull, 32: bdev.ZoneEmpty, 48: bdev.ZoneFull, 64: bdev.ZoneEmpty,
+		0: bdev.ZoneEmpty, 16: bdev.ZoneClosed, 32: bdev.ZoneEmpty, 48: bdev.ZoneFull, 64: bdev.ZoneEmpty,
 	} {
 		if z := r.info(lba); z.State != s {
 			t.Fatalf("%d: %s", lba, z.State)
@@ -204,13 +204,21 @@ func TestWhatIsKeptOverARestart(t *testing.T) {
 	want(t, r.Write(r.ch, 16, 1, 9), 0)
 	r.stop()
 
-	table := r.below.Data()[127*4096:]
-	table[100] ^= 1 // a torn table: every zone counts as written
+	r.below.Data()[126*4096+100] ^= 1 // both slots of the table: every zone counts as written
+	r.below.Data()[127*4096+100] ^= 1
 	r.start(o)
 	if z := r.info(64); z.State != bdev.ZoneFull {
 		t.Fatal(z)
 	}
+	if buf, err = r.Read(r.ch, 16, 1); err != nil || buf[0] != 9 {
+		t.Fatal(err, buf[0])
+	}
 	want(t, r.op(r.ch.ZoneReset, 64), 0)
+	r.stop()
+	r.start(o)
+	if z := r.info(64); z.State != bdev.ZoneEmpty {
+		t.Fatal(z.State)
+	}
 	r.stop()
 
 	r.start(zone.Options{ZoneBlocks: 8, Persist: true})
@@ -306,9 +314,11 @@ func TestRandomOperationsAgainstAModel(t *testing.T) {
 				r.stop()
 				r.start(o)
 				for j := range zones {
-					if zones[j].state == bdev.ZoneFull || len(zones[j].data) > 0 {
-						zones[j].state = bdev.ZoneFull
-					} else {
+					switch {
+					case zones[j].state == bdev.ZoneFull:
+					case len(zones[j].data) > 0:
+						zones[j].state = bdev.ZoneClosed
+					default:
 						zones[j].state = bdev.ZoneEmpty
 					}
 				}
