@@ -115,7 +115,7 @@ func (c *Channel) writable(op Op, lba, count uint64) error {
 	if u := c.k.limits.writeUnit; u > 1 && (lba%u|count%u) != 0 {
 		return c.k.limitError(op, lba, count, "not whole write units")
 	}
-	if z := c.k.limits.zone; z != 0 && lba/z != (lba+count-1)/z {
+	if z := c.k.limits.zone; z != 0 && lba/z != (lba+count-1)/z && lba+count > c.k.limits.conv {
 		return c.k.limitError(op, lba, count, "more than one zone")
 	}
 	return nil

@@ -12,6 +12,7 @@ type limits struct {
 	maxCopy   uint64
 	writeUnit uint64 // at least 1
 	zone      uint64 // blocks of a zone, 0: not zoned
+	conv      uint64 // blocks in front that can be written at random, across zones too
 	maxSeg    int
 	align     uintptr // mask
 	ops       OpSet
@@ -36,6 +37,7 @@ func limitsOf(i *Info) limits {
 	}
 	if i.Zoned {
 		l.zone = i.ZoneBlocks
+		l.conv = i.ConvZones * i.ZoneBlocks
 	}
 	if l.maxSeg == 0 {
 		l.maxSeg = 1 << 30

@@ -32,6 +32,8 @@ type limits struct {
 	compactKeep int // free and quarantined chunks that compaction aims at
 	gcStart     int // free and quarantined bands that relocation aims at
 	gcReserve   int // free bands that only relocation may take
+	garbage     int // percent of garbage below which a band is not worth moving, while bands are not short
+	user        [4]UserLimit
 }
 
 // limitsFor scales the thresholds to the device.
@@ -45,8 +47,43 @@ func limitsFor(l *layout.Layout, c *Limits) limits {
 		compactKeep: pct(chunks, c.CompactPct, 5),
 		gcReserve:   2,
 		gcStart:     min(pct(bands, c.RelocatePct, 5), 64),
+		garbage:     min(c.InvalidPct, int(l.SparePct)/2),
+		user:        c.User.points(),
+	}
+	if l.NoCache {
+		lim.gcStart = min(lim.gcStart, c.User.Start.Bands)
+		lim.scaleUser()
 	}
 	return lim
+}
+
+// scaleUser shrinks the limits of users in proportion, so that the last one is
+// where relocation starts.
+func (lim *limits) scaleUser() {
+	start := lim.user[3].Bands
+	least := lim.gcReserve
+	for i := range lim.user {
+		p := &lim.user[i]
+		p.Bands = max(p.Bands*lim.gcStart/start, least)
+		least = p.Bands + 1
+	}
+	lim.gcStart = lim.user[3].Bands
+}
+
+// userShare returns the percentage of users in what is written to the bands
+// when free bands are free, without a cache.
+func (lim *limits) userShare(free int) int {
+	last := lim.user[0]
+	if free <= last.Bands {
+		return last.Pct
+	}
+	for _, p := range lim.user[1:] {
+		if free < p.Bands {
+			return last.Pct + (p.Pct-last.Pct)*(free-last.Bands)/(p.Bands-last.Bands)
+		}
+		last = p
+	}
+	return last.Pct
 }
 
 // wake makes background run after the messages of this turn.
@@ -137,18 +174,22 @@ func (d *Device) releasable(band bool) bool {
 
 // compactionWanted says whether a chunk should be emptied.
 func compactionWanted(d *Device) bool {
-	return d.freeChunks.n+d.chunks[segQuarantine] < d.lim.compactKeep
+	return d.freeChunks.n+d.chunks[segQuarantine] < d.lim.compactKeep || d.urgent[0] > 0
 }
 
 // pickChunk returns the oldest full chunk that may be drained.
 func pickChunk(d *Device) *segment {
 	var best *segment
+	wanted := d.freeChunks.n+d.chunks[segQuarantine] < d.lim.compactKeep
 	for i := range d.segs[:d.lay.Chunks] {
 		s := &d.segs[i]
 		if d.valid[i] == 0 || !s.drainable() {
 			continue
 		}
-		if best == nil || s.opened < best.opened {
+		if s.evacuate {
+			return s
+		}
+		if wanted && (best == nil || s.opened < best.opened) {
 			best = s
 		}
 	}
@@ -157,7 +198,7 @@ func pickChunk(d *Device) *segment {
 
 // gcWanted says whether a band should be emptied.
 func gcWanted(d *Device) bool {
-	return d.freeBands.n+d.bands[segQuarantine] < d.lim.gcStart
+	return d.freeBands.n+d.bands[segQuarantine] < d.lim.gcStart || d.urgent[1] > 0
 }
 
 // worthMoving says whether relocating a band wins space: what becomes free,
@@ -174,26 +215,38 @@ func (d *Device) worthMoving(s *segment) bool {
 	return won >= int(s.body/32)+1
 }
 
-// pickBand returns the victim of relocation, nil when none is worth moving.
+// wearWeight is how much the victim's wear counts: at equal validity and age the
+// least worn band is up to so much better than the most worn one.
+const wearWeight = 0.25
+
+// pickBand returns the victim of relocation: first what a device calls failing,
+// then by garbage, age and wear. It is nil when none is worth moving: less than
+// 1/32 of it is garbage, or Limits.InvalidPct while bands are not short.
 func pickBand(d *Device) *segment {
 	var best *segment
 	var bestScore float64
 	greedy := d.cfg.Policy == PolicyGreedy || d.freeBands.n <= d.lim.gcReserve
+	wanted := d.freeBands.n+d.bands[segQuarantine] < d.lim.gcStart
+	short := d.freeBands.n <= d.lim.gcStart/2
 	for i := d.lay.Chunks; i < uint64(len(d.segs)); i++ {
 		s := &d.segs[i]
 		if !s.drainable() {
 			continue
 		}
-		if !d.worthMoving(s) {
-			continue
+		if s.evacuate {
+			return s
 		}
 		valid := d.valid[i]
 		garbage := s.body - valid
+		if !wanted || !d.worthMoving(s) || !short && !d.log_.starved && garbage < s.body/100*uint32(d.lim.garbage) {
+			continue
+		}
 		score := float64(garbage) / float64(valid+1)
 		if !greedy {
 			// Cost-benefit: (1-u)/(1+u) * age (Rosenblum and Ousterhout 1992),
 			// age counted in records.
 			score = float64(garbage) / float64(s.body+valid) * float64(d.lastG-s.opened+1)
+			score *= 1 + wearWeight*float64(d.maxGen-s.gen)/float64(d.maxGen+1)
 		}
 		if best == nil || score > bestScore {
 			best, bestScore = s, score
@@ -216,6 +269,10 @@ func (d *Device) held(m *mover) bool {
 // compaction to user writes. The share grows with what is free, so that pacing
 // is smooth and meets demand where both balance.
 func (d *Device) progress(m *mover, span, n int) {
+	if d.lay.NoCache {
+		d.progressForUsers(n)
+		return
+	}
 	if m == &d.gc {
 		c := &d.compaction
 		c.credit = min(c.credit+share(span-n, d.freeBands.n, d.lim.gcStart), int64(d.lay.BandBlocks))
@@ -237,6 +294,9 @@ func share(n, free, limit int) int64 {
 // chunks are short, records go at the pace of compaction.
 func (d *Device) spaceForUser() bool {
 	l := &d.log_
+	if d.lay.NoCache {
+		return d.bandsForUser()
+	}
 	if d.freeChunks.n > d.lim.throttle || l.credit > 0 {
 		return true
 	}
@@ -258,8 +318,47 @@ func (d *Device) starve() {
 
 // paid takes the slots of a record from the credit while pacing is on.
 func (d *Device) paid(slots uint32) {
+	if d.lay.NoCache {
+		if d.lim.userShare(d.freeBands.n) < 100 {
+			d.log_.credit -= int64(slots)
+		}
+		return
+	}
 	if d.freeChunks.n <= d.lim.throttle {
 		d.log_.credit -= int64(slots)
+	}
+}
+
+// bandsForUser is spaceForUser without a cache: while free bands are short,
+// users write in proportion to what relocation moves.
+func (d *Device) bandsForUser() bool {
+	if d.lim.userShare(d.freeBands.n) >= 100 || d.log_.credit > 0 {
+		return true
+	}
+	if d.gc.blocked {
+		return true // nobody gives credit
+	}
+	if len(d.gc.drains) == 0 && d.gc.under == 0 {
+		if !gcWanted(d) || pickBand(d) == nil {
+			return true // nobody would
+		}
+		d.wake() // a band was taken since relocation looked last
+	}
+	d.stats.Throttled++
+	return false
+}
+
+// progressForUsers passes on that relocation moved n blocks.
+func (d *Device) progressForUsers(n int) {
+	l := &d.log_
+	pct := d.lim.userShare(d.freeBands.n)
+	give := int64(n)
+	if pct < 100 {
+		give = min(give*8, int64(n*pct)/int64(100-pct))
+	}
+	l.credit = min(l.credit+give, int64(d.lay.BandSlots))
+	if l.q.head != nil {
+		d.wakeUser()
 	}
 }
 
@@ -272,7 +371,7 @@ func (d *Device) noSpaceLeft() {
 		d.stats.NoChunk++
 	}
 	full := isNoSpace(d.baseErr) || isNoSpace(d.ckpt.failErr)
-	if !full || d.log_.cur.next != nil || d.freeChunks.n > 0 {
+	if !full || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > 0 {
 		return
 	}
 	d.refuseWrites()
@@ -287,7 +386,7 @@ func (d *Device) refuseWrites() {
 		return
 	}
 	l.failing, l.failErr = true, unix.ENOSPC
-	if d.recordsInFlight() == 0 {
+	if l.writing == 0 {
 		d.voidRecords()
 	}
 }

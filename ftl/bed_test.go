@@ -14,6 +14,7 @@ import (
 	"goftl/bdev"
 	"goftl/bdev/errinj"
 	"goftl/bdev/malloc"
+	"goftl/bdev/zone"
 	"goftl/ftl/layout"
 	"goftl/iobuf"
 	"goftl/thread"
@@ -26,6 +27,19 @@ type geometry struct {
 	md          uint32
 	volatile    bool          // the devices have a volatile cache, so flushes reach them
 	lag         time.Duration // every second IO takes so much longer: answers come out of order
+
+	zones   *zone.Options // the base is zoned
+	appends bool          // by zone append
+	noCache bool          // user records go to bands
+	alone   bool          // and metadata to the base: there is no cache device
+}
+
+// zonedTiny is tiny on zones of 64 blocks, two to a band, of which 56 blocks can
+// be used.
+func zonedTiny(g geometry) geometry {
+	g.zones = &zone.Options{ZoneBlocks: 64, Capacity: 56, Units: 2, Persist: true}
+	g.base += 64
+	return g
 }
 
 // tiny is 16 chunks of 64 blocks and 28 bands of 128.
@@ -43,13 +57,14 @@ func (g geometry) with(md uint32) geometry {
 // any moment.
 type bed struct {
 	*rig
-	geo  geometry
-	root testing.TB        // t may become that of a subtest
-	mem  [2]*malloc.Driver // media of the cache and of the base
-	inj  [2]*errinj.Driver
-	twin *bed // devices that a crash image is loaded on
-	wait []*call
-	step func(i int) // called by churn after each submit
+	geo   geometry
+	root  testing.TB        // t may become that of a subtest
+	mem   [2]*malloc.Driver // media of the cache and of the base
+	inj   [2]*errinj.Driver
+	zoned *zone.Driver
+	twin  *bed // devices that a crash image is loaded on
+	wait  []*call
+	step  func(i int) // called by churn after each submit
 
 	// The model. A block holds cur; after a crash it may hold one of also
 	// instead: writes under way or failed.
@@ -89,9 +104,37 @@ func newBed(t testing.TB, g geometry) *bed {
 		Name: "test", System: r.sys, Thread: r.th, Manager: r.mgr, Cache: "cache", Base: "base", UUID: testUUID,
 		ChunkBlocks: g.chunk, BandBlocks: g.band,
 	}
+	if g.zones != nil {
+		r.cfg.Base, r.cfg.ZoneAppend, r.cfg.BandBlocks = "zones", g.appends, 0
+		b.makeZones()
+	}
+	r.cfg.NoCache = g.noCache
+	if g.alone {
+		r.cfg.Cache = ""
+	}
 	b.applyLag()
 	t.Cleanup(b.free)
 	return b
+}
+
+// makeZones makes the zoned device over the base, anew if there is one: then it
+// says of its zones what stands on the base.
+func (b *bed) makeZones() {
+	b.t.Helper()
+	if old := b.mgr.Lookup("zones"); old != nil {
+		gone := false
+		old.Unregister(b.th, func(any, error) { gone = true }, nil)
+		b.until("zones gone", func() bool { return gone })
+	}
+	o := *b.geo.zones
+	o.Name, o.Base = "zones", "base"
+	dev, err := zone.Create(b.mgr, b.th, o)
+	require.NoError(b.t, err)
+	b.zoned = dev.Driver().(*zone.Driver)
+	for range 1000 {
+		b.turn() // the table of zones is read
+	}
+	b.rest = len(b.th.Stats().Channels)
 }
 
 // disk registers a malloc device behind one that injects errors.
@@ -491,6 +534,9 @@ func (b *bed) image() *bed {
 		copy(tw.mem[i].Data(), b.mem[i].Data())
 		copy(tw.mem[i].MD(), b.mem[i].MD())
 	}
+	if b.geo.zones != nil {
+		tw.makeZones()
+	}
 	tw.gen = b.gen
 	tw.cur = append(tw.cur[:0], b.cur...)
 	tw.also, tw.part = tw.also[:0], tw.part[:0]
@@ -559,9 +605,12 @@ func (b *bed) halted(fast bool) error {
 // they are neither open nor claimed.
 func (b *bed) noChannels() {
 	b.t.Helper()
-	b.until("channels closed", func() bool { return len(b.th.Stats().Channels) == 0 })
+	b.until("channels closed", func() bool { return len(b.th.Stats().Channels) <= b.rest })
 	require.Empty(b.t, b.th.Stats().Pollers, "pollers left")
-	for _, name := range []string{"cache", "base"} {
+	for _, name := range []string{"cache", "base", "zones"} {
+		if name == "base" && b.geo.zones != nil {
+			continue // the zones hold it
+		}
 		if dev := b.mgr.Lookup(name); dev != nil {
 			kind, who := dev.Claimed()
 			require.Equal(b.t, bdev.ClaimNone, kind, "%s is claimed by %s", name, who)

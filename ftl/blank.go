@@ -22,6 +22,7 @@ type blankCheck struct {
 	io   devIO
 	buf  []byte
 	part int
+	err  error
 }
 
 // stepLookForData refuses devices that hold something, unless Force is set.
@@ -36,9 +37,13 @@ func stepLookForData(p *process) {
 }
 
 func (c *blankCheck) read() {
-	v := &c.d.cache
+	v := c.d.meta
 	if c.part >= 2 {
 		v = &c.d.base
+	}
+	if v.info.Zoned {
+		c.end(c.lookAtZones())
+		return
 	}
 	n, at := min(blankFront, v.info.Blocks), uint64(0)
 	if c.part%2 == 1 {
@@ -56,12 +61,36 @@ func blankRead(x *devIO, err error) {
 		err = c.look()
 	}
 	c.part++
-	if err == nil && c.part < 4 {
+	if err == nil && c.part < c.d.blankParts() {
 		c.read()
 		return
 	}
+	c.end(err)
+}
+
+// end goes on with the creation, by message: nothing may have been read.
+func (c *blankCheck) end(err error) {
 	iobuf.Free(c.buf)
-	next(c.d, err)
+	c.err = err
+	c.d.th.Post(blankEnded, c)
+}
+
+func blankEnded(arg any) {
+	c := arg.(*blankCheck)
+	next(c.d, c.err)
+}
+
+// blankParts is the number of pieces to look at: front and end of each device.
+func (d *Device) blankParts() int { return 2 * len(d.devices()) }
+
+// lookAtZones reports the first zone that was written.
+func (c *blankCheck) lookAtZones() error {
+	d := c.d
+	if i, ok := d.zones.FirstWritten(); ok {
+		return fmt.Errorf("%w: zone %d of %s device %s is not empty; reset it first if its data is not needed",
+			ErrNotEmpty, i, d.base.kind, d.base.name())
+	}
+	return nil
 }
 
 // look reports the first byte that is not zero.

@@ -109,7 +109,7 @@ func (c *checker) nextSegment() {
 	}
 	c.own = false
 	c.sum = d.takeSummary(s.band)
-	c.io.prepareOne(s.dev, bdev.OpRead, c.sum, s.off+uint64(s.body), s.mdSource())
+	c.io.prepareOne(s.dev, bdev.OpRead, c.sum, s.sumOff(), s.mdSource())
 	c.io.call(checkSummary, c)
 }
 

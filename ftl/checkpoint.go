@@ -29,7 +29,7 @@ type ckptStage uint8
 const (
 	ckptPages ckptStage = iota
 	ckptDir
-	ckptFlushCache
+	ckptFlushMeta
 	ckptFlushBase
 	ckptCommit
 )
@@ -75,7 +75,7 @@ type ckptState struct {
 func (d *Device) initCheckpoint() {
 	c := &d.ckpt
 	c.d = d
-	c.redo = max(1, min(d.cfg.RedoLimitBytes/blockSize, d.cacheSpan/2))
+	c.redo = max(1, min(d.cfg.RedoLimitBytes/blockSize, d.logSpan()/2))
 	c.nextAt = c.redo
 	for i := range c.dirs {
 		c.dirs[i] = iobuf.Alloc(int(d.lay.DirBlocks) * blockSize)
@@ -198,7 +198,7 @@ func (c *ckptState) nextRun(b *ckptBuf) bool {
 	}
 	b.busy = true
 	c.under++
-	b.io.prepareOne(&d.cache, bdev.OpWrite, b.buf[:n*blockSize], d.lay.Region(region).Offset+first, SourceL2P)
+	b.io.prepareOne(d.meta, bdev.OpWrite, b.buf[:n*blockSize], d.lay.Region(region).Offset+first, SourceL2P)
 	b.io.call(ckptPageDone, b)
 	return true
 }
@@ -248,7 +248,7 @@ func (d *Device) dirOffset(slot uint32, cp int) uint64 {
 func (c *ckptState) writeDirCopy(cp int) {
 	d := c.d
 	c.io.idx = cp
-	c.io.prepareOne(&d.cache, bdev.OpWrite, c.dirs[c.slot], d.dirOffset(c.slot, cp), SourceL2P)
+	c.io.prepareOne(d.meta, bdev.OpWrite, c.dirs[c.slot], d.dirOffset(c.slot, cp), SourceL2P)
 	c.io.call(ckptStep, d)
 }
 
@@ -278,15 +278,24 @@ func ckptStep(x *devIO, err error) {
 			c.writeDirCopy(1)
 			return
 		}
-		c.stage = ckptFlushCache
-		c.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
+		c.stage = ckptFlushMeta
+		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
-	case ckptFlushCache:
-		d.durableU = max(d.durableU, c.cu)
-		c.stage = ckptFlushBase
-		c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
-		c.io.call(ckptStep, d)
+	case ckptFlushMeta:
+		if d.meta != &d.base {
+			if d.meta == d.logDev {
+				d.durableU = max(d.durableU, c.cu)
+			}
+			c.stage = ckptFlushBase
+			c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
+			c.io.call(ckptStep, d)
+			return
+		}
+		fallthrough // it is the same device
 	case ckptFlushBase:
+		if d.logDev == &d.base {
+			d.durableU = max(d.durableU, c.cu)
+		}
 		c.stage = ckptCommit
 		next := d.sb
 		next.CkptK, next.DirSlot, next.CU, next.CM = c.k, c.slot, c.cu, c.cm

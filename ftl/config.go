@@ -55,6 +55,46 @@ type Limits struct {
 	CriticalPct   int // free chunks below which one must (5)
 	CompactPct    int // free and quarantined chunks that compaction aims at (50)
 	RelocatePct   int // free and quarantined bands that relocation aims at (6)
+	InvalidPct    int // garbage below which a band is not worth relocating while space is not short (10)
+	// User is the share of users in what is written to the bands without a
+	// cache, by free bands; between two points it is interpolated. The numbers
+	// of bands are scaled down so that Start is what RelocatePct says.
+	User UserLimits
+}
+
+// UserLimits are the points of the share of users, from the fewest free bands
+// to the most.
+type UserLimits struct {
+	Critical, High, Low, Start UserLimit
+}
+
+// UserLimit says that at Bands free bands users get Pct percent of what is
+// written.
+type UserLimit struct {
+	Bands int
+	Pct   int
+}
+
+// defaultUser are the limits of the original's generation without a cache.
+var defaultUser = UserLimits{
+	Critical: UserLimit{5, 0}, High: UserLimit{10, 5}, Low: UserLimit{20, 40}, Start: UserLimit{40, 100},
+}
+
+func (u *UserLimits) points() [4]UserLimit { return [4]UserLimit{u.Critical, u.High, u.Low, u.Start} }
+
+func (u *UserLimits) complete(need func(ok bool, field, remedy string)) {
+	if *u == (UserLimits{}) {
+		*u = defaultUser
+	}
+	names := [4]string{"Critical", "High", "Low", "Start"}
+	last := UserLimit{0, -1}
+	for i, p := range u.points() {
+		field := "Limits.User." + names[i]
+		need(p.Pct >= 0 && p.Pct <= 100, field+".Pct", fmt.Sprintf("is %d, must be 0 to 100", p.Pct))
+		need(p.Bands > last.Bands, field+".Bands", fmt.Sprintf("is %d, must be more than the limit below (%d)", p.Bands, last.Bands))
+		need(p.Pct >= last.Pct, field+".Pct", fmt.Sprintf("is %d, must not be less than the limit below (%d)", p.Pct, last.Pct))
+		last = p
+	}
 }
 
 // Config says what to start. Fields without a comment of their own follow the
@@ -64,8 +104,17 @@ type Config struct {
 	System  *thread.System
 	Thread  *thread.Thread // the core thread
 	Manager *bdev.Manager
-	Cache   string // name of the cache bdev
-	Base    string // name of the base bdev
+	// Cache names the cache bdev. Without a cache (NoCache) it may name a small
+	// device for the metadata, which else lies on the base.
+	Cache string
+	Base  string // name of the base bdev, conventional or zoned
+	// NoCache makes a new device without a cache: user records go to the bands.
+	NoCache bool
+	// ZoneUnits is the number of zones that make a band of a new device on a
+	// zoned base: 0 takes the base's parallel units.
+	ZoneUnits uint64
+	// ZoneAppend writes zones by append and not at their write pointers.
+	ZoneAppend bool
 
 	// Create makes a new device. Without Force it refuses devices that hold a
 	// superblock or foreign data.
@@ -96,8 +145,11 @@ type Config struct {
 	SumCacheBytes uint64
 	// MaxIOChannels bounds the channels of users (128; up to 4096).
 	MaxIOChannels int
-	Limits        Limits
-	Policy        Policy
+	// BandThresholdPct: without a cache, the share of a band in percent after
+	// which the next one is opened ahead of need (90).
+	BandThresholdPct int
+	Limits           Limits
+	Policy           Policy
 
 	Logger *slog.Logger // nil: nothing is logged
 	// Progress, if set, is told how far a load is; total may be 0.
@@ -117,7 +169,7 @@ func (c *Config) complete() error {
 	need(c.System != nil, "System", "must be set")
 	need(c.Thread != nil, "Thread", "must be set")
 	need(c.Manager != nil, "Manager", "must be set")
-	need(c.Cache != "", "Cache", "name a cache device")
+	need(c.Cache != "" || c.NoCache, "Cache", "name a cache device, or set NoCache")
 	need(c.Base != "", "Base", "name a base device")
 	need(c.Cache != c.Base || c.Cache == "", "Base", "must be another device than Cache")
 	need(len(c.Name) <= 128, "Name", "at most 128 bytes")
@@ -131,6 +183,10 @@ func (c *Config) complete() error {
 		c.RedoLimitBytes = 4 << 30
 	}
 	need(c.RedoLimitBytes >= 1<<20, "RedoLimitBytes", "at least 1 MiB")
+	if c.BandThresholdPct == 0 {
+		c.BandThresholdPct = 90
+	}
+	need(c.BandThresholdPct > 0 && c.BandThresholdPct <= 100, "BandThresholdPct", fmt.Sprintf("is %d, must be 1 to 100", c.BandThresholdPct))
 	if c.SumCacheBytes == 0 {
 		c.SumCacheBytes = defaultSumCache
 	}
@@ -156,12 +212,14 @@ func (l *Limits) complete(need func(ok bool, field, remedy string)) {
 		{"CriticalPct", &l.CriticalPct, 5},
 		{"CompactPct", &l.CompactPct, 50},
 		{"RelocatePct", &l.RelocatePct, 6},
+		{"InvalidPct", &l.InvalidPct, 10},
 	} {
 		if *f.v == 0 {
 			*f.v = f.def
 		}
 		need(*f.v > 0 && *f.v < 100, "Limits."+f.name, fmt.Sprintf("is %d, must be 1 to 99", *f.v))
 	}
+	l.User.complete(need)
 	need(l.CriticalPct <= l.CheckpointPct, "Limits.CriticalPct", "must not exceed CheckpointPct")
 	need(l.CheckpointPct <= l.CompactPct, "Limits.CheckpointPct", "must not exceed CompactPct")
 }

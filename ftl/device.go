@@ -11,6 +11,7 @@ import (
 	"goftl/ftl/md"
 	"goftl/ftl/record"
 	"goftl/ftl/superblock"
+	"goftl/ftl/zoned"
 	"goftl/iobuf"
 	"goftl/poller"
 	"goftl/thread"
@@ -25,6 +26,9 @@ type Device struct {
 	sb  superblock.Superblock
 
 	cache, base dev
+	meta        *dev        // holds the metadata: the cache, or the base when there is none
+	logDev      *dev        // holds the user records: the cache when there are chunks, else the base
+	zones       *zoned.Base // of a zoned base
 	mdChunks    *md.Object
 	mdBands     *md.Object
 	mdStats     md.IOStats
@@ -42,9 +46,12 @@ type Device struct {
 	valid                 []uint32 // valid blocks by segment
 	chunks, bands         [numSegStates]int
 	freeChunks, freeBands fifo
+	urgent                [2]int // chunks, bands to be emptied before others
+	maxGen                uint32 // of the bands: the most worn one
 	chunkShift, bandShift uint
 	chunkMask, bandMask   uint64
 	cacheSpan, span       uint64
+	bandBody              uint64 // slots for records of a whole band
 	sumPool               [2][]record.Summary
 	sums                  *sumCache
 	lim                   limits
@@ -212,7 +219,7 @@ func (d *Device) buildMemory() {
 
 // sumCacheNeed is the size of a cache that would hold every checksum.
 func sumCacheNeed(l *layout.Layout) uint64 {
-	slots := l.Bands * l.BandBlocks
+	slots := l.Bands * l.BandSlots
 	if !l.VSS {
 		slots += l.Chunks * l.ChunkBlocks
 	}
@@ -253,7 +260,7 @@ func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
 		sumCacheBytes = defaultSumCache
 	}
 	chunkSum := layout.SummaryBlocks(l.ChunkBlocks) * blockSize
-	bandSum := layout.SummaryBlocks(l.BandBlocks) * blockSize
+	bandSum := layout.SummaryBlocks(l.BandSlots) * blockSize
 	perRecord := uint64(blockSize + record.MaxTrims*24)
 	if l.VSS {
 		perRecord += (record.MaxBlocks + 1) * record.VSSSize

@@ -8,6 +8,7 @@ import (
 
 	"goftl/bdev"
 	"goftl/ftl/layout"
+	"goftl/ftl/zoned"
 	"goftl/internal/assert"
 	"goftl/thread"
 )
@@ -21,6 +22,7 @@ type dev struct {
 	ch      *bdev.Channel
 	info    *bdev.Info
 	stats   *Stats
+	zones   *zoned.Base // of a zoned base: translates addresses of bands
 	removed bool
 	// goodReads counts reads that succeeded: a device that answers is worth
 	// asking again.
@@ -82,6 +84,17 @@ func (x *devIO) start() {
 }
 
 func (x *devIO) submit() {
+	if z := x.dev.zones; z != nil && x.lba >= z.First() {
+		switch x.op {
+		case bdev.OpRead:
+			z.Read(x.bufs, x.lba, x.n, devIOZoned, x)
+			return
+		case bdev.OpWrite:
+			z.Write(x.bufs, x.lba, x.n, devIOZoned, x)
+			return
+		default: // flushes are the device's
+		}
+	}
 	var err error
 	ch := x.dev.ch
 	switch x.op {
@@ -106,6 +119,8 @@ func (x *devIO) submit() {
 		x.dev.th.Post(devIOPosted, x)
 	}
 }
+
+func devIOZoned(arg any, err error) { arg.(*devIO).finish(err) }
 
 func devIORetry(arg any) { arg.(*devIO).submit() }
 

@@ -48,7 +48,7 @@ func (m *mover) startDrain(s *segment) {
 	}
 	dr.own = false
 	dr.sum = d.takeSummary(s.band)
-	dr.io.prepareOne(s.dev, bdev.OpRead, dr.sum, s.off+uint64(s.body), m.src)
+	dr.io.prepareOne(s.dev, bdev.OpRead, dr.sum, s.sumOff(), m.src)
 	dr.io.call(drainLoaded, dr)
 }
 

@@ -20,6 +20,7 @@ var (
 	// person has to accept that.
 	ErrLoss = fmt.Errorf("ftl: durable data cannot be read: %w", unix.EIO)
 
+	errNoRoom     = fmt.Errorf("ftl: the zones are not where a summary could follow: %w", unix.EIO)
 	errChecksum   = fmt.Errorf("ftl: checksum mismatch: %w", unix.EIO)
 	errCheckpoint = fmt.Errorf("ftl: checkpoint numbers used up: %w", unix.EIO)
 	errIncomplete = fmt.Errorf("ftl: stopped without a clean shutdown: %w", unix.EIO)

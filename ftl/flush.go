@@ -44,7 +44,7 @@ func (d *Device) startFlush() {
 	f.wantPadFlush = false
 	f.active = f.q.take()
 	f.upTo = d.ackedU
-	f.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceUser)
+	f.io.prepare(d.logDev, bdev.OpFlush, nil, nil, 0, 0, SourceUser)
 	f.io.call(flushDone, d)
 }
 
@@ -58,7 +58,7 @@ func flushDone(x *devIO, err error) {
 	case err == nil:
 		err = d.flushBroken // another flush failed meanwhile
 	default:
-		d.flushFailed(&d.cache, err)
+		d.flushFailed(d.logDev, err)
 	}
 	if !f.quiet && err == nil {
 		d.idleSoon()
@@ -87,7 +87,7 @@ func (d *Device) flushFailed(v *dev, err error) {
 // checkMDFlush notices flushes that failed inside a metadata object.
 func (d *Device) checkMDFlush(err error) {
 	if err != nil && d.mdStats.FlushErrors > 0 {
-		d.flushFailed(&d.cache, err)
+		d.flushFailed(d.meta, err)
 	}
 }
 
@@ -109,11 +109,11 @@ func (d *Device) padDone(r *recordOp) {
 
 // pad writes a record that carries the present D, once the log is idle after a
 // flush: without it, rot in the last records would look like a torn tail
-// (Rule 17). It returns false when there is no open chunk just now.
+// (Rule 17). It returns false when there is no open segment just now.
 func (d *Device) pad() bool {
 	l := &d.log_
 	if l.under != 0 || l.q.head != nil || l.free == nil || l.voidFrom != 0 || d.health != HealthOK ||
-		l.padD == d.durableU || d.durableU != d.ackedU || !d.cache.info.VolatileCache {
+		l.padD == d.durableU || d.durableU != d.ackedU || !d.logDev.info.VolatileCache {
 		return true
 	}
 	s := l.cur.segment(1)

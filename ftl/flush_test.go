@@ -81,7 +81,7 @@ func TestNoCheckpointAfterFailedFlush(t *testing.T) {
 		}
 		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: flushOps, Nth: 1})
 		require.Equal(t, unix.EIO, b.do(OpFlush, 0, 0))
-		early := b.d.ckpt.active && b.d.ckpt.stage <= ckptFlushCache
+		early := b.d.ckpt.active && b.d.ckpt.stage <= ckptFlushMeta
 		b.until("the end of the checkpoint", func() bool { return !b.d.ckpt.active })
 		b.pass(time.Millisecond)
 		if early {

@@ -59,7 +59,7 @@ func (d *Device) loadCheckpoint(done func(d *Device, err error)) {
 func (ld *loader) readDir(cp int) {
 	d := ld.d
 	ld.copyNo = cp
-	ld.io.prepareOne(&d.cache, bdev.OpRead, d.ckpt.dirs[d.sb.DirSlot], d.dirOffset(d.sb.DirSlot, cp), SourceL2P)
+	ld.io.prepareOne(d.meta, bdev.OpRead, d.ckpt.dirs[d.sb.DirSlot], d.dirOffset(d.sb.DirSlot, cp), SourceL2P)
 	ld.io.call(loadDirDone, ld)
 }
 
@@ -97,7 +97,7 @@ func (ld *loader) readOtherDir() {
 	d := ld.d
 	other := d.sb.DirSlot ^ 1
 	d.ckpt.k = d.sb.CkptK
-	ld.io.prepareOne(&d.cache, bdev.OpRead, d.ckpt.dirs[other][:blockSize], d.dirOffset(other, 0), SourceL2P)
+	ld.io.prepareOne(d.meta, bdev.OpRead, d.ckpt.dirs[other][:blockSize], d.dirOffset(other, 0), SourceL2P)
 	ld.io.call(otherDirDone, ld)
 }
 
@@ -169,7 +169,7 @@ func (ld *loader) next(op *loadOp) bool {
 		n = to - from
 		op.first, op.n, op.slot, op.busy = from, n, slot, true
 		ld.under++
-		op.io.prepareOne(&d.cache, bdev.OpRead, op.buf[:n*blockSize], op.offset(from), SourceL2P)
+		op.io.prepareOne(d.meta, bdev.OpRead, op.buf[:n*blockSize], op.offset(from), SourceL2P)
 		op.io.call(loadWindowDone, op)
 		d.progressOf("loading the mapping", first, pages)
 		return true
@@ -214,7 +214,7 @@ func (op *loadOp) nextPage() {
 		op.release()
 		return
 	}
-	op.io.prepareOne(&ld.d.cache, bdev.OpRead, op.buf[:blockSize], op.offset(op.page), SourceL2P)
+	op.io.prepareOne(ld.d.meta, bdev.OpRead, op.buf[:blockSize], op.offset(op.page), SourceL2P)
 	op.io.call(loadPageDone, op)
 }
 
@@ -240,7 +240,7 @@ func (ld *loader) take(p uint64, block []byte) {
 	d := ld.d
 	k, _ := record.SplitDirEntry(*d.ckpt.dirEntry(d.sb.DirSlot, p))
 	if err := record.CheckPage(block, p, k, d.seed); err != nil {
-		d.stats.crc(&d.cache, SourceL2P)
+		d.stats.crc(d.meta, SourceL2P)
 		ld.rot(p)
 		return
 	}
@@ -260,7 +260,7 @@ func (ld *loader) count(p uint64, block []byte) {
 	valid, mapped, sound := d.valid, uint64(0), true
 	cacheSpan, chunks, span := d.cacheSpan, d.lay.Chunks, d.span
 	chunkMask, bandMask := d.chunkMask, d.bandMask
-	chunkBody, bandBody := uint64(d.segs[0].body), uint64(d.segs[chunks].body)
+	chunkBody, bandBody := uint64(d.segs[0].body), d.bandBody
 	for _, e := range record.U32s(block)[:to-from] {
 		if l2p.Addr(e) < l2p.First {
 			continue

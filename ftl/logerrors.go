@@ -76,15 +76,6 @@ func recordFailed(w *slotWrite, err error) {
 	d.wakeUser()
 }
 
-// recordsInFlight counts device writes of the log under way.
-func (d *Device) recordsInFlight() int {
-	n := 0
-	for i := range d.segs[:d.lay.Chunks] {
-		n += int(d.segs[i].inflight)
-	}
-	return n
-}
-
 // abandonLog ends what waits when the device takes no more writes.
 func (d *Device) abandonLog() {
 	l := &d.log_
@@ -95,7 +86,7 @@ func (d *Device) abandonLog() {
 	if !l.failing {
 		l.failing, l.failErr = true, unix.EIO
 	}
-	if d.recordsInFlight() == 0 {
+	if l.writing == 0 {
 		d.voidRecords()
 	}
 }

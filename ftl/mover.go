@@ -421,7 +421,8 @@ func (op *moveOp) write(s *segment) bool {
 		s.sum.Put(op.w.slot+1+uint32(i), record.EntryAt(op.hdr, i))
 	}
 	h.Seal(op.hdr)
-	op.io.prepare(s.dev, bdev.OpWrite, op.bufs, nil, s.off+uint64(op.w.slot), uint64(op.nlive)+1, m.src)
+	op.bufs = s.pad(&op.w, uint32(op.nlive)+1, op.bufs)
+	op.io.prepare(s.dev, bdev.OpWrite, op.bufs, nil, s.off+uint64(op.w.slot), uint64(op.w.slots), m.src)
 	op.io.call(moveWritten, op)
 	return true
 }

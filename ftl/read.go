@@ -46,6 +46,7 @@ type readOp struct {
 	tries int
 	found uint64 // checksum that the slow path found in a record header
 	known bool   // found holds one, for address at
+	back  uint32 // how far in front of the block the header is sought
 	at    l2p.Addr
 	next  *readOp
 }
@@ -222,7 +223,7 @@ func (op *readOp) readSums(first, n uint32) {
 	s := op.seg
 	op.sblk, op.sn = first, n
 	op.wait++
-	op.sio.prepareOne(s.dev, bdev.OpRead, op.sbuf[:n*blockSize], s.off+uint64(s.body)+uint64(first), SourceUser)
+	op.sio.prepareOne(s.dev, bdev.OpRead, op.sbuf[:n*blockSize], s.sumOff()+uint64(first), SourceUser)
 	op.sio.call(readSumsDone, op)
 }
 

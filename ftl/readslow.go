@@ -136,27 +136,68 @@ func headerArrived(x *devIO, err error) {
 		op.found, op.known = op.seg.findSum(buf, op.slot, op.lba)
 		op.at = op.seg.addr + l2p.Addr(op.slot)
 	}
+	if err != nil {
+		op.back = 1
+		op.readBack(buf[:blockSize])
+		return
+	}
+	op.headerSought(buf)
+}
+
+// headerSought ends the search.
+func (op *readOp) headerSought(buf []byte) {
 	iobuf.Free(buf)
 	op.d.unpin(op.seg)
 	op.startSlow()
+}
+
+// readBack looks for the header block by block, from the block backwards, when
+// some of what stands in front cannot be read.
+func (op *readOp) readBack(buf []byte) {
+	if op.back > record.MaxBlocks || op.back > op.slot {
+		op.headerSought(buf)
+		return
+	}
+	op.sio.prepareOne(op.seg.dev, bdev.OpRead, buf, op.seg.off+uint64(op.slot-op.back), SourceUser)
+	op.sio.call(backArrived, op)
+}
+
+func backArrived(x *devIO, err error) {
+	op := x.owner.(*readOp)
+	buf := x.one[0]
+	if err == nil {
+		if sum, end, ok := op.seg.sumFrom(buf, op.back, op.slot, op.lba); end {
+			op.found, op.known, op.at = sum, ok, op.seg.addr+l2p.Addr(op.slot)
+			op.headerSought(buf)
+			return
+		}
+	}
+	op.back++
+	op.readBack(buf)
 }
 
 // findSum looks for the checksum of the block in slot, which holds lba, in the
 // blocks buf that stand in front of it.
 func (s *segment) findSum(buf []byte, slot uint32, lba uint64) (sum uint64, ok bool) {
 	n := uint32(len(buf) / blockSize)
-	var h record.Header
 	for back := uint32(1); back <= n; back++ {
-		b := buf[(n-back)*blockSize : (n-back+1)*blockSize]
-		at := slot - back
-		if h.Decode(b) != nil || h.UUID != d16(s.d) || h.Seg != s.idx || h.Gen != s.gen || h.Slot != at {
-			continue
+		if sum, end, ok := s.sumFrom(buf[(n-back)*blockSize:(n-back+1)*blockSize], back, slot, lba); end {
+			return sum, ok
 		}
-		if (h.Kind != record.KindData && h.Kind != record.KindMove) || back > uint32(h.Count) {
-			return 0, false
-		}
-		e := record.EntryAt(b, int(back-1))
-		return e.Sum, e.LBA == lba
 	}
 	return 0, false
+}
+
+// sumFrom takes the checksum from block b, which stands back blocks in front of
+// slot, if it is a header: that ends the search.
+func (s *segment) sumFrom(b []byte, back, slot uint32, lba uint64) (sum uint64, end, ok bool) {
+	var h record.Header
+	if h.Decode(b) != nil || h.UUID != d16(s.d) || h.Seg != s.idx || h.Gen != s.gen || h.Slot != slot-back {
+		return 0, false, false
+	}
+	if (h.Kind != record.KindData && h.Kind != record.KindMove) || back > uint32(h.Count) {
+		return 0, true, false
+	}
+	e := record.EntryAt(b, int(back-1))
+	return e.Sum, true, e.LBA == lba
 }

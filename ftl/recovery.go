@@ -64,6 +64,8 @@ type redoScan struct {
 	sum  record.Summary
 	scan *segScan
 	busy bool
+	// moves: a record of moves was found, so no user record is in the segment.
+	moves bool
 }
 
 // redoFetch reads the block of a trim record that a summary named.
@@ -92,7 +94,13 @@ func (d *Device) loadDescriptors() error {
 		}
 		s.gen, s.inc, s.next, s.opened = ds.Gen, ds.Inc, ds.Slots, ds.Opened
 		s.firstU, s.lastU, s.maxG, s.maxD = ds.FirstU, ds.LastU, ds.MaxG, ds.MaxD
+		if err := s.useZones(&ds); err != nil {
+			return err
+		}
 		d.lastG = max(d.lastG, ds.MaxG, ds.Opened)
+		if s.band {
+			d.maxGen = max(d.maxGen, s.gen)
+		}
 		if s.next > s.body {
 			return fmt.Errorf("%s %d: descriptor says %d of %d slots: %w", s.kindName(), s.id, s.next, s.body, unix.EINVAL)
 		}
@@ -117,7 +125,7 @@ func (d *Device) redo(done func(d *Device, err error)) {
 	rs.maxG = d.lastG
 	for i := range d.segs {
 		s := &d.segs[i]
-		full := !s.band && s.state == segFull && s.inc == d.sb.Inc && s.lastU > d.sb.CU
+		full := s.holdsLog() && s.state == segFull && s.inc == d.sb.Inc && s.lastU > d.sb.CU
 		if s.state == segClosing || full {
 			rs.work = append(rs.work, uint32(i))
 			if full {
@@ -153,7 +161,7 @@ func (sc *redoScan) begin(s *segment) {
 		sc.scanBody()
 		return
 	}
-	sc.io.prepareOne(s.dev, bdev.OpRead, sc.sum, s.off+uint64(s.body), s.mdSource())
+	sc.io.prepareOne(s.dev, bdev.OpRead, sc.sum, s.sumOff(), s.mdSource())
 	sc.io.call(redoSummaryDone, sc)
 }
 
@@ -161,7 +169,8 @@ func (sc *redoScan) scanBody() {
 	sc.rs.d.found.Scanned++
 	sc.scan = newSegScan(sc.rs.d, sc.seg, sc.sum, sc.seg.mdSource())
 	sc.scan.visit = redoVisit
-	if !sc.seg.band {
+	sc.moves = false
+	if sc.seg.holdsLog() {
 		sc.scan.later = redoLater
 	}
 	sc.scan.start(redoScanned, sc)
@@ -174,7 +183,7 @@ func redoSummaryDone(x *devIO, err error) {
 		err = sc.sum.Check(s.summaryID())
 	}
 	if err != nil {
-		sc.rs.d.log.Warn("summary unreadable, the chunk is scanned", "id", s.id, "err", err)
+		sc.rs.d.log.Warn("summary unreadable, the segment is scanned", "kind", s.kindName(), "id", s.id, "err", err)
 		s.summaryOK = false
 		sc.scanBody()
 		return
@@ -183,7 +192,7 @@ func redoSummaryDone(x *devIO, err error) {
 	sc.end()
 }
 
-// fromSummary lists the user records of a full chunk.
+// fromSummary lists the user records of a full segment.
 func (sc *redoScan) fromSummary() {
 	s, rs := sc.seg, sc.rs
 	for slot := uint32(0); slot < s.next; {
@@ -223,7 +232,8 @@ func redoVisit(arg any, r *scanRecord) {
 	rs := sc.rs
 	rs.maxG = max(rs.maxG, r.g)
 	s := sc.seg
-	if s.band {
+	if r.kind == record.KindMove {
+		sc.moves = true
 		return
 	}
 	// Rule 16: only records of the present incarnation count.
@@ -282,7 +292,7 @@ func redoScanned(arg any, err error) {
 	s, rs := sc.seg, sc.rs
 	if err != nil {
 		rs.d.log.Error("segment cannot be read to its end", "kind", s.kindName(), "id", s.id, "err", err)
-		if !s.band && s.inc == rs.d.sb.Inc {
+		if s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc {
 			// User records may stand behind it: that is not a torn tail.
 			rs.gaps++
 		}
@@ -567,6 +577,7 @@ func (d *Device) quarantineEmpty(clean bool) {
 
 // listFree fills the free lists, least used segments first.
 func (d *Device) listFree() {
+	d.takeZones()
 	d.freeChunks.q = make([]uint32, d.lay.Chunks)
 	d.freeBands.q = make([]uint32, d.lay.Bands)
 	idx := make([]uint32, 0, len(d.segs))

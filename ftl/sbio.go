@@ -2,14 +2,16 @@ package ftl
 
 import (
 	"goftl/bdev"
+	"goftl/ftl/layout"
 	"goftl/ftl/superblock"
 	"goftl/internal/assert"
 	"goftl/iobuf"
 )
 
-// The superblock's two copies: the primary on the cache device, the mirror on
-// the base device, each the first block. Rule 1: mirror, flush, primary, flush;
-// one update at a time.
+// The superblock's two copies. The primary is the first block of the device of
+// the metadata. The mirror is the first block of the base; where that is the
+// same device, or zoned, it is as far from the primary as it can be
+// (layout.MirrorAt). Rule 1: mirror, flush, primary, flush; one update at a time.
 
 // sbStage is where an update stands.
 type sbStage uint8
@@ -67,19 +69,43 @@ func (w *sbWriter) write(st sbStage) {
 	w.stage = st
 	switch st {
 	case sbMirror, sbPrimary:
-		v, role := &d.base, superblock.RoleBase
+		v, role, at := d.mirrorDev(), superblock.RoleBase, d.mirrorAt()
 		if st == sbPrimary {
-			v, role = &d.cache, superblock.RoleCache
+			v, role, at = d.meta, superblock.RoleCache, 0
 		}
 		w.encode(w.buf, role)
-		w.io.prepareOne(v, bdev.OpWrite, w.buf, 0, v.mdSource())
+		w.io.prepareOne(v, bdev.OpWrite, w.buf, at, v.mdSource())
 	case sbMirrorFlush:
-		w.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceMDBase)
+		v := d.mirrorDev()
+		w.io.prepare(v, bdev.OpFlush, nil, nil, 0, 0, v.mdSource())
 	case sbPrimaryFlush:
-		w.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceMDCache)
+		w.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, d.meta.mdSource())
 	case sbIdle:
 	}
 	w.io.call(sbStep, d)
+}
+
+// mirrorDev is the device of the superblock's mirror.
+func (d *Device) mirrorDev() *dev {
+	if d.base.info.Zoned {
+		return d.meta
+	}
+	return &d.base
+}
+
+// mirrorAt is the block of the superblock's mirror.
+func (d *Device) mirrorAt() uint64 {
+	if d.lay != nil {
+		return d.lay.Region(layout.RegionSBMirror).Offset
+	}
+	cacheBlocks, bandsAt := uint64(0), uint64(0)
+	if d.meta == &d.cache {
+		cacheBlocks = d.cache.info.Blocks
+	}
+	if d.zones != nil {
+		bandsAt = d.zones.Shape().First * d.base.info.ZoneBlocks
+	}
+	return layout.MirrorAt(cacheBlocks, d.base.info.Blocks, d.zones != nil, bandsAt)
 }
 
 func (v *dev) mdSource() Source {
@@ -135,8 +161,9 @@ func (d *Device) readSuperblocks(done func(d *Device, err error)) {
 	w := &d.sbw
 	w.done = done
 	w.tries = 2
-	w.io.prepareOne(&d.cache, bdev.OpRead, w.buf, 0, SourceMDCache)
-	w.io2.prepareOne(&d.base, bdev.OpRead, w.buf2, 0, SourceMDBase)
+	v := d.mirrorDev()
+	w.io.prepareOne(d.meta, bdev.OpRead, w.buf, 0, d.meta.mdSource())
+	w.io2.prepareOne(v, bdev.OpRead, w.buf2, d.mirrorAt(), v.mdSource())
 	w.io.call(sbRead, d)
 	w.io2.call(sbRead, d)
 }
@@ -157,7 +184,7 @@ func sbRead(x *devIO, err error) {
 // chooseSuperblock takes the newer whole copy of the two that were read.
 func (d *Device) chooseSuperblock() (*superblock.Choice, error) {
 	return superblock.Choose(
-		superblock.Copy{Device: d.cache.name(), Blocks: d.cache.info.Blocks, Block: d.sbw.buf, Err: d.sbErrs[0]},
+		superblock.Copy{Device: d.meta.name(), Blocks: d.meta.info.Blocks, Block: d.sbw.buf, Err: d.sbErrs[0]},
 		superblock.Copy{Device: d.base.name(), Blocks: d.base.info.Blocks, Block: d.sbw.buf2, Err: d.sbErrs[1]},
 		d.cfg.UUID)
 }
@@ -167,13 +194,13 @@ func (d *Device) chooseSuperblock() (*superblock.Choice, error) {
 func (d *Device) resyncSuperblock(c *superblock.Choice, done func(d *Device, err error)) {
 	w := &d.sbw
 	w.next, w.done = d.sb, done
-	v, role := &d.base, superblock.RoleBase
+	v, role, at := d.mirrorDev(), superblock.RoleBase, d.mirrorAt()
 	if c.RewriteCache {
-		v, role = &d.cache, superblock.RoleCache
+		v, role, at = d.meta, superblock.RoleCache, 0
 	}
 	d.log.Warn("superblock copy rewritten from the other", "device", v.name())
 	w.encode(w.buf, role)
-	w.io.prepareOne(v, bdev.OpWrite, w.buf, 0, v.mdSource())
+	w.io.prepareOne(v, bdev.OpWrite, w.buf, at, v.mdSource())
 	w.io.call(resyncFlush, d)
 }
 
@@ -189,12 +216,16 @@ func resyncFlush(x *devIO, err error) {
 
 func resyncDone(x *devIO, err error) { x.owner.(*Device).sbw.end(err) }
 
-// flushBoth flushes both devices, then calls done (Rule 13: before anything is
+// flushBoth flushes all devices, then calls done (Rule 13: before anything is
 // read in a load, because after a kill reads come from volatile caches).
 func (d *Device) flushBoth(done func(d *Device, err error)) {
 	w := &d.sbw
 	w.done = done
-	w.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceMDCache)
+	w.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, d.meta.mdSource())
+	if d.meta == &d.base {
+		w.io.call(resyncDone, d)
+		return
+	}
 	w.io.call(flushedCache, d)
 }
 

@@ -231,10 +231,13 @@ func (sc *segScan) parse() (used uint32) {
 		for i := used; i < used+slots; i++ {
 			r.unread = r.unread || sc.unread[i]
 		}
+		for n := slots; n < sc.seg.roundUp(slots); n++ {
+			sc.sum.Put(sc.slot+used+n, record.Entry{LBA: record.MarkUnused})
+		}
 		if sc.visit != nil {
 			sc.visit(sc.arg, &r)
 		}
-		used += slots
+		used += sc.seg.roundUp(slots)
 	}
 	return used
 }

@@ -10,6 +10,7 @@ import (
 	"goftl/ftl/md"
 	"goftl/ftl/record"
 	"goftl/internal/assert"
+	"goftl/iobuf"
 )
 
 const (
@@ -40,7 +41,7 @@ func (s segState) String() string { return segStateNames[s] }
 
 // segNext lists the states that may follow each state.
 var segNext = [numSegStates][]segState{
-	segFree:       {segOpening, segFull, segClosing},
+	segFree:       {segOpening, segFull, segClosing, segBad},
 	segOpening:    {segOpen, segFree, segBad},
 	segOpen:       {segClosing},
 	segClosing:    {segFull},
@@ -80,6 +81,7 @@ type segment struct {
 	addr  l2p.Addr // address of slot 0
 	body  uint32   // slots that hold records
 	slots uint32   // slots, with the summary
+	unit  uint32   // slots that a record is a multiple of: the write unit of the device
 
 	next     uint32 // first slot not given out
 	inflight uint32 // device writes under way
@@ -111,8 +113,11 @@ type segment struct {
 	entry    md.EntryOp
 	io       devIO
 	closing  closeStage
-	owner    *stream // the stream that opened it
-	freeable bool    // released by a checkpoint; waits for reads
+	closeErr error    // why the summary was not written
+	sumBufs  [][]byte // the summary, in whole write units
+	evacuate bool     // its device says that it is failing: it is emptied first
+	owner    *stream  // the stream that opened it
+	freeable bool     // released by a checkpoint; waits for reads
 }
 
 func (s *segment) kindName() string {
@@ -175,19 +180,60 @@ func (d *Device) buildSegments() {
 	for i := range d.segs {
 		s := &d.segs[i]
 		s.d, s.idx, s.id = d, uint32(i), uint32(i)
-		s.dev, s.slots = &d.cache, uint32(l.ChunkBlocks)
+		s.dev, s.slots, s.unit = &d.cache, uint32(l.ChunkBlocks), 1
 		s.off = l.Region(layout.RegionChunks).Offset + uint64(i)*l.ChunkBlocks
 		s.addr = l2p.First + l2p.Addr(uint64(i)*l.ChunkBlocks)
 		if uint64(i) >= l.Chunks {
 			s.band = true
 			s.id = uint32(uint64(i) - l.Chunks)
-			s.dev, s.slots = &d.base, uint32(l.BandBlocks)
+			s.dev, s.slots, s.unit = &d.base, uint32(l.BandSlots), max(d.base.info.WriteUnit, 1)
 			s.off = l.Region(layout.RegionBands).Offset + uint64(s.id)*l.BandBlocks
 			s.addr = l2p.First + l2p.Addr(d.cacheSpan+uint64(s.id)*l.BandBlocks)
 		}
-		s.body = s.slots - uint32(layout.SummaryBlocks(uint64(s.slots)))
+		s.setCapacity(s.slots)
 		d.countState(s, +1)
 	}
+	d.bandBody = uint64(d.segs[l.Chunks].body)
+}
+
+// setCapacity gives the segment its slots. The last ones are for the summary,
+// whose size is the same for all bands.
+func (s *segment) setCapacity(slots uint32) {
+	l := s.d.lay
+	sum := layout.SummaryBlocks(l.ChunkBlocks)
+	if s.band {
+		sum = layout.SummaryBlocks(l.BandSlots)
+	}
+	s.slots, s.body = slots, 0
+	if need := s.roundUp(uint32(sum)); slots >= 2*need {
+		s.body = slots - need
+	}
+}
+
+// roundUp returns the slots that a record of n slots takes: whole write units.
+func (s *segment) roundUp(n uint32) uint32 { return (n + s.unit - 1) / s.unit * s.unit }
+
+// zoned says whether the segment lies on zones.
+func (s *segment) zoned() bool { return s.band && s.d.zones != nil }
+
+// holdsLog says whether the segment may hold user records.
+func (s *segment) holdsLog() bool { return !s.band || s.d.lay.NoCache }
+
+// logSpan is the number of slots over which the log of users goes round.
+func (d *Device) logSpan() uint64 {
+	if d.lay.NoCache {
+		return d.lay.UsableBands * d.lay.BandSlots / 4
+	}
+	return d.cacheSpan
+}
+
+// sumOff is the device block of a closed segment's summary: the last blocks,
+// or on zones, which cannot be written out of order, right behind the records.
+func (s *segment) sumOff() uint64 {
+	if s.zoned() {
+		return s.off + uint64(s.next)
+	}
+	return s.off + uint64(s.body)
 }
 
 func log2(n uint64) (s uint) {
@@ -208,8 +254,9 @@ func d16(d *Device) [16]byte { return d.sb.UUID }
 // its data records have no header slot.
 func (s *segment) vss() bool { return !s.band && s.d.lay.VSS }
 
-// place links w to the segment's end and gives it its slots.
+// place links w to the segment's end and gives it its slots: whole write units.
 func (s *segment) place(w *slotWrite, slots uint32) {
+	slots = s.roundUp(slots)
 	assert.That(s.state == segOpen && s.next+slots <= s.body, "a record fits its open segment")
 	w.next, w.seg, w.slot, w.slots = nil, s, s.next, slots
 	w.written, w.err = false, nil
@@ -222,6 +269,18 @@ func (s *segment) place(w *slotWrite, slots uint32) {
 	}
 	s.tail = w
 }
+
+// pad adds blocks of zeroes to the buffers of a record of n slots, up to the
+// whole write units that it takes.
+func (s *segment) pad(w *slotWrite, n uint32, bufs [][]byte) [][]byte {
+	for ; n < w.slots; n++ {
+		bufs = append(bufs, zeroBlock)
+		s.sum.Put(w.slot+n, record.Entry{LBA: record.MarkUnused})
+	}
+	return bufs
+}
+
+var zeroBlock = iobuf.Alloc(blockSize)
 
 // completed books the device's answer to w and lets everything take effect
 // that may, in slot order.
@@ -248,10 +307,11 @@ func (s *segment) completed(w *slotWrite, err error) {
 
 // writeFailed stops the segment from taking more records. A full host file
 // system is not the segment's fault: it goes on at the failed slot when there
-// is room. Any other error seals it.
+// is room, but on zones, which do not say how far a failed write came. Any other
+// error seals it.
 func (s *segment) writeFailed(err error) {
 	s.broken = true
-	if errors.Is(err, unix.ENOSPC) {
+	if errors.Is(err, unix.ENOSPC) && !s.zoned() {
 		return
 	}
 	if s.state == segOpen {

@@ -48,6 +48,14 @@ func Start(cfg *Config, done func(d *Device, err error)) {
 	d := &Device{cfg: c, th: c.Thread, log: c.Logger}
 	d.life.started = done
 	d.cache.kind, d.base.kind = devCache, devBase
+	d.meta = &d.cache
+	if c.Cache == "" {
+		d.meta = &d.base
+	}
+	d.logDev = &d.cache
+	if c.NoCache {
+		d.logDev = &d.base
+	}
 	d.life.proc = mngt.Run(d.th, d, startup(), stepLog{d.log}, startDone)
 }
 
@@ -83,6 +91,7 @@ func (d *Device) History() []mngt.StepRecord { return d.life.history }
 func startup() *desc {
 	return &desc{Name: "startup", Steps: []step{
 		{Name: "open devices", Action: stepOpenDevices, Cleanup: stepCloseDevices},
+		{Name: "discover zones", Action: stepDiscover},
 		{Name: "superblock buffers", Action: stepSuperblockBuffers, Cleanup: stepFreeSuperblockBuffers},
 		// Rule 13: after a kill, reads come from volatile caches.
 		{Name: "flush devices", Action: stepFlushBoth},
@@ -133,6 +142,7 @@ func load() *desc {
 		// to a new incarnation, before any IO and before any segment changes.
 		{Name: "begin incarnation", Action: stepIncarnation},
 		{Name: "close recovered segments", Action: stepCloseRecovered},
+		{Name: "settle zones", Action: stepSettleZones},
 	}}
 }
 
@@ -156,7 +166,7 @@ func enter(p *process) *Device {
 
 func stepOpenDevices(p *process) {
 	d := enter(p)
-	for _, v := range []*dev{&d.cache, &d.base} {
+	for _, v := range d.devices() {
 		name := d.cfg.Cache
 		if v == &d.base {
 			name = d.cfg.Base
@@ -173,6 +183,14 @@ func stepOpenDevices(p *process) {
 		return
 	}
 	p.Next()
+}
+
+// devices are those that the device stands on.
+func (d *Device) devices() []*dev {
+	if d.cfg.Cache == "" {
+		return []*dev{&d.base}
+	}
+	return []*dev{&d.cache, &d.base}
 }
 
 // open opens and claims one of the devices.
@@ -197,15 +215,18 @@ func (v *dev) open(d *Device, name string) error {
 
 // checkDevices refuses devices that cannot carry an FTL.
 func (d *Device) checkDevices() error {
-	for _, v := range []*dev{&d.cache, &d.base} {
+	for _, v := range d.devices() {
 		i := v.info
 		switch {
 		case i.BlockSize != blockSize:
 			return fmt.Errorf("%s device %s has blocks of %d bytes, 4096 are needed: %w", v.kind, i.Name, i.BlockSize, unix.EINVAL)
-		case i.Zoned:
-			return fmt.Errorf("%s device %s is zoned, this version needs a conventional one: %w", v.kind, i.Name, unix.ENOTSUP)
-		case i.WriteUnit > 1:
+		case i.Zoned && v.kind == devCache:
+			return fmt.Errorf("%s device %s is zoned, it has to be a conventional one: %w", v.kind, i.Name, unix.ENOTSUP)
+		case i.WriteUnit > 1 && !i.Zoned:
 			return fmt.Errorf("%s device %s has a write unit of %d blocks, this version needs 1: %w", v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i.WriteUnit > 1 && d.meta == v:
+			return fmt.Errorf("%s device %s has a write unit of %d blocks, metadata needs 1; name a small device for the metadata: %w",
+				v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
 		case i.ReadOnly && !d.cfg.ReadOnly:
 			return fmt.Errorf("%s device %s is read-only; use the read-only mode or make it writable: %w", v.kind, i.Name, unix.EROFS)
 		case v.kind == devCache && i.MDSize != 0 && i.MDSize < record.VSSSize:
@@ -217,25 +238,38 @@ func (d *Device) checkDevices() error {
 }
 
 // devEvent hears what happens to the devices.
-func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, _ []bdev.MediaExtent) {
+func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, extents []bdev.MediaExtent) {
 	d := arg.(*Device)
-	if ev != bdev.Remove {
-		return
-	}
-	for _, v := range []*dev{&d.cache, &d.base} {
-		if v.desc != nil && v.desc.Bdev() == b {
+	for _, v := range d.devices() {
+		if v.desc == nil || v.desc.Bdev() != b {
+			continue
+		}
+		switch ev {
+		case bdev.Remove:
 			v.removed = true
+			d.deviceRemoved(b.Name())
+		case bdev.MediaManagement:
+			d.mediaEvents(v)
+		case bdev.ZoneChange:
+			if d.zones != nil && v == &d.base {
+				for _, e := range extents {
+					d.zones.Refresh(e.LBA)
+				}
+			}
+		default:
 		}
 	}
-	d.deviceRemoved(b.Name())
 }
 
 // deviceRemoved stops writing; without both devices nothing can be served.
 func (d *Device) deviceRemoved(name string) {
 	d.fail(HealthReadOnly, "device "+name+" was removed", unix.ENODEV)
-	if d.cache.removed && d.base.removed {
-		d.fail(HealthFaulted, "both devices were removed", unix.ENODEV)
+	for _, v := range d.devices() {
+		if !v.removed {
+			return
+		}
 	}
+	d.fail(HealthFaulted, "all devices were removed", unix.ENODEV)
 }
 
 func stepCloseDevices(p *process) {
@@ -245,7 +279,7 @@ func stepCloseDevices(p *process) {
 }
 
 func (d *Device) closeDevices() {
-	for _, v := range []*dev{&d.cache, &d.base} {
+	for _, v := range d.devices() {
 		if v.ch != nil {
 			v.ch.Put()
 		}
@@ -310,7 +344,11 @@ func stepCreateOrLoad(p *process) {
 	d.life.choice = choice
 	d.sb = *choice.SB
 	d.lay = choice.SB.Layout
-	if d.lay.VSS != (d.cache.info.MDSize >= record.VSSSize) {
+	if err := d.checkRoles(); err != nil {
+		p.Fail(err)
+		return
+	}
+	if !d.lay.NoCache && d.lay.VSS != (d.cache.info.MDSize >= record.VSSSize) {
 		p.Fail(fmt.Errorf("cache device %s: the FTL was made %s metadata per block, the device is %s: %w", d.cache.name(),
 			with(d.lay.VSS), with(!d.lay.VSS), unix.EINVAL))
 		return
@@ -321,6 +359,9 @@ func stepCreateOrLoad(p *process) {
 // refuseBlank says which device is blank although the other belongs to an FTL.
 func (d *Device) refuseBlank(c *superblock.Choice) error {
 	v, other := &d.cache, &d.base
+	if d.mirrorDev() == d.meta {
+		return nil // one copy is damaged
+	}
 	switch {
 	case errors.Is(c.CacheErr, superblock.ErrBlank):
 	case errors.Is(c.BaseErr, superblock.ErrBlank):
@@ -330,6 +371,22 @@ func (d *Device) refuseBlank(c *superblock.Choice) error {
 	}
 	return fmt.Errorf("%w: %s device %s holds nothing, %s device %s belongs to FTL %s (%q); was the wrong device given?",
 		ErrHalfBlank, v.kind, v.name(), other.kind, other.name(), c.SB.UUID, c.SB.Name)
+}
+
+// checkRoles refuses devices that do not fit the way in which the FTL was made.
+func (d *Device) checkRoles() error {
+	l := d.lay
+	switch {
+	case l.CacheBlocks == 0 && d.cfg.Cache != "":
+		return fmt.Errorf("the FTL on %s was made without a cache; %s does not belong to it: %w", d.base.name(), d.cache.name(), unix.EINVAL)
+	case l.CacheBlocks != 0 && d.cfg.Cache == "":
+		return fmt.Errorf("the FTL on %s has a cache device too; name it: %w", d.base.name(), unix.EINVAL)
+	}
+	d.logDev = &d.cache
+	if l.NoCache {
+		d.logDev = &d.base
+	}
+	return nil
 }
 
 func with(yes bool) string {
@@ -356,11 +413,18 @@ func (d *Device) refuseCreate(found error) error {
 
 func stepComputeLayout(p *process) {
 	d := enter(p)
-	l, err := layout.Compute(layout.Params{
-		CacheBlocks: d.cache.info.Blocks, BaseBlocks: d.base.info.Blocks, CacheMD: d.cache.info.MDSize,
+	params := layout.Params{
+		BaseBlocks: d.base.info.Blocks, NoCache: d.cfg.NoCache,
 		SparePct: d.cfg.SparePct, SizeBlocks: d.cfg.SizeBytes / blockSize,
 		ChunkBlocks: d.cfg.ChunkBlocks, BandBlocks: d.cfg.BandBlocks,
-	})
+	}
+	if d.cfg.Cache != "" {
+		params.CacheBlocks, params.CacheMD = d.cache.info.Blocks, d.cache.info.MDSize
+	}
+	if d.zones != nil {
+		params.Zones = d.zones.Shape()
+	}
+	l, err := layout.Compute(params)
 	if err != nil {
 		p.Fail(err)
 		return
@@ -368,14 +432,19 @@ func stepComputeLayout(p *process) {
 	d.lay = l
 	d.sb = superblock.Superblock{
 		Version: superblock.Version, UUID: d.cfg.UUID, Name: d.cfg.Name, Inc: 1, CkptK: 1,
-		Created: d.cfg.CreatedNs, CacheUUID: d.cache.info.UUID, BaseUUID: d.base.info.UUID,
+		Created: d.cfg.CreatedNs, CacheUUID: d.meta.info.UUID, BaseUUID: d.base.info.UUID,
 		Config: superblock.Config{SparePct: l.SparePct, VerifyReads: true}, Layout: l,
 	}
 	p.Next()
 }
 
 func stepMemory(p *process) {
-	enter(p).buildMemory()
+	d := enter(p)
+	if err := d.layZones(); err != nil {
+		p.Fail(err)
+		return
+	}
+	d.buildMemory()
 	p.Next()
 }
 
@@ -428,23 +497,31 @@ func stepFreeMetadata(p *process) {
 // a full file system is met here and not in the middle of a checkpoint.
 func stepReserveSpace(p *process) {
 	d := enter(p)
-	if !d.cache.info.Ops.Has(bdev.OpWriteZeroes) {
+	if !d.meta.info.Ops.Has(bdev.OpWriteZeroes) {
 		p.Skip()
 		return
 	}
 	x := &d.life.zeroes
 	from := d.lay.Region(layout.RegionSB).End() // the superblock says that the device is being made
-	x.prepare(&d.cache, bdev.OpWriteZeroes, nil, nil, from, d.lay.Region(layout.RegionChunks).Offset-from, SourceMDCache)
+	x.prepare(d.meta, bdev.OpWriteZeroes, nil, nil, from, d.lay.Region(layout.RegionChunks).Offset-from, SourceMDCache)
 	x.call(func(_ *devIO, err error) {
 		if err != nil {
-			err = fmt.Errorf("reserving %d blocks of metadata on %s: %w", x.n, d.cache.name(), err)
+			err = fmt.Errorf("reserving %d blocks of metadata on %s: %w", x.n, d.meta.name(), err)
 		}
 		next(d, err)
 	}, d)
 }
 
-func stepClearChunks(p *process) { enter(p).mdChunks.Clear(0, nil, mdDone, p.Owner()) }
-func stepClearBands(p *process)  { enter(p).mdBands.Clear(0, nil, mdDone, p.Owner()) }
+func stepClearChunks(p *process) {
+	d := enter(p)
+	if d.mdChunks == nil {
+		p.Skip()
+		return
+	}
+	d.mdChunks.Clear(0, nil, mdDone, d)
+}
+
+func stepClearBands(p *process) { enter(p).mdBands.Clear(0, nil, mdDone, p.Owner()) }
 
 func mdDone(arg any, err error) { next(arg.(*Device), err) }
 
@@ -459,7 +536,7 @@ func stepWriteDirectory(p *process) {
 		record.SealDir(dir[i*blockSize:(i+1)*blockSize], i, 1, d.seed)
 	}
 	c.io.idx = 0
-	c.io.prepareOne(&d.cache, bdev.OpWrite, dir, d.dirOffset(0, 0), SourceL2P)
+	c.io.prepareOne(d.meta, bdev.OpWrite, dir, d.dirOffset(0, 0), SourceL2P)
 	c.io.call(firstDirDone, d)
 }
 
@@ -470,7 +547,7 @@ func firstDirDone(x *devIO, err error) {
 		return
 	}
 	x.idx = 1
-	x.prepareOne(&d.cache, bdev.OpWrite, d.ckpt.dirs[0], d.dirOffset(0, 1), SourceL2P)
+	x.prepareOne(d.meta, bdev.OpWrite, d.ckpt.dirs[0], d.dirOffset(0, 1), SourceL2P)
 	x.call(firstDirDone, d)
 }
 
@@ -506,8 +583,16 @@ func stepResync(p *process) {
 	d.resyncSuperblock(c, next)
 }
 
-func stepRestoreChunks(p *process) { enter(p).mdChunks.Restore(mdDone, p.Owner()) }
-func stepRestoreBands(p *process)  { enter(p).mdBands.Restore(mdDone, p.Owner()) }
+func stepRestoreChunks(p *process) {
+	d := enter(p)
+	if d.mdChunks == nil {
+		p.Skip()
+		return
+	}
+	d.mdChunks.Restore(mdDone, d)
+}
+
+func stepRestoreBands(p *process) { enter(p).mdBands.Restore(mdDone, p.Owner()) }
 
 func stepSegments(p *process) {
 	d := enter(p)
@@ -577,6 +662,15 @@ func stepCloseRecovered(p *process) {
 		return
 	}
 	d.closeRecovered(next)
+}
+
+func stepSettleZones(p *process) {
+	d := enter(p)
+	if d.zones == nil || d.health != HealthOK {
+		p.Skip()
+		return
+	}
+	d.settleZones(next)
 }
 
 func stepTimers(p *process) {

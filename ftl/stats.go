@@ -73,6 +73,7 @@ type Stats struct {
 	SlowReads   uint64 `json:"slow_reads"`   // runs read again block by block because something failed
 	Overtaken   uint64 `json:"overtaken"`    // blocks left out of moves: replaced by users meanwhile, or not readable
 	Outdated    uint64 `json:"outdated"`     // ... while a move wrote them: written in vain
+	MediaEvents uint64 `json:"media_events"` // segments that a device asked to be relocated
 
 	// Gauges.
 	FreeChunks, FullChunks, QuarantinedChunks uint64

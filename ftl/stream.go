@@ -1,6 +1,8 @@
 package ftl
 
 import (
+	"errors"
+
 	"goftl/bdev"
 	"goftl/ftl/layout"
 	"goftl/ftl/record"
@@ -11,14 +13,17 @@ import (
 // stream is a place where records of one kind are appended: an open segment
 // and, when asked for, the next one being opened ahead of need.
 type stream struct {
-	d       *Device
-	name    string
-	band    bool
-	src     Source
-	ahead   bool // open the next segment before the present one is full
-	reserve int  // free segments that this stream leaves to others
-	cur     *segment
-	next    *segment // opening or open
+	d    *Device
+	name string
+	band bool
+	src  Source
+	// ahead: the next segment is opened before the present one is full, when
+	// aheadPct percent of it are.
+	ahead    bool
+	aheadPct uint32
+	reserve  int // free segments that this stream leaves to others
+	cur      *segment
+	next     *segment // opening or open
 	// ready is called when a segment became open, or opening failed.
 	ready func(d *Device)
 }
@@ -42,7 +47,7 @@ func (t *stream) segment(need uint32) *segment {
 	if t.next != nil && t.next.state == segOpen {
 		t.cur, t.next = t.next, nil
 	}
-	if t.next == nil && (t.cur == nil || t.ahead) {
+	if t.next == nil && (t.cur == nil || t.ahead && t.cur.next >= t.cur.body/100*t.aheadPct) {
 		t.openNext()
 	}
 	return t.cur
@@ -68,7 +73,7 @@ func (d *Device) mayOpen(t *stream) bool {
 		return false
 	}
 	if t.band {
-		return d.freeBands.n > t.reserve
+		return d.freeBands.n > t.reserve && d.zonesAllow(t)
 	}
 	return d.freeChunks.n > t.reserve
 }
@@ -105,17 +110,30 @@ func (d *Device) takeFree(band bool) *segment {
 }
 
 // open makes a free segment ready for records. Rule 3: its OPEN descriptor,
-// with a new generation, is durable before the first record is written.
+// with a new generation, is durable before the first record is written. On
+// zones they are reset first (Rule 10: nothing maps to it or reads it any more).
 func (d *Device) open(s *segment, t *stream) {
 	s.setState(segOpening)
 	assert.That(d.valid[s.idx] == 0 && s.pins == 0 && s.unacked == 0, "a free segment holds nothing")
+	s.owner = t
+	if s.zoned() {
+		d.zones.Reset(uint64(s.id), openReset, s)
+		return
+	}
+	d.describeOpen(s)
+}
+
+// describeOpen makes the segment's next use durable.
+func (d *Device) describeOpen(s *segment) {
 	s.gen++
+	if s.band {
+		d.maxGen = max(d.maxGen, s.gen)
+	}
 	s.inc = d.sb.Inc
 	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
 	s.opened = d.lastG
 	s.broken, s.summaryOK, s.draining, s.hurt, s.unreadable = false, false, false, false, 0
 	s.sum = d.takeSummary(s.band)
-	s.owner = t
 	d.putDescriptor(s, record.StateOpen)
 	s.entry.Arg = s
 	s.entry.Done = openDone
@@ -152,6 +170,7 @@ func openDone(arg any, err error) {
 	}
 	// The copies on media may say OPEN with the new generation or still the
 	// old one; either way the segment holds nothing.
+	s.releaseZones()
 	s.setState(segFree)
 	d.freeList(s.band).push(s.idx)
 	d.retryLater()
@@ -169,6 +188,9 @@ func (d *Device) putDescriptor(s *segment, st record.State) {
 	desc := record.Descriptor{
 		State: st, Seg: s.idx, Gen: s.gen, Inc: s.inc, Slots: s.next,
 		FirstU: s.firstU, LastU: s.lastU, MaxG: s.maxG, MaxD: s.maxD, Opened: s.opened,
+	}
+	if s.zoned() {
+		desc.Zones, desc.Capacity = d.zones.Mask(uint64(s.id)), s.slots
 	}
 	desc.Put(d.mdOf(s).Buffer()[uint64(s.id)*blockSize:])
 }
@@ -194,7 +216,8 @@ const (
 	closeSummary
 	closeSummaryFlush
 	closeDescriptor
-	closeHeld // found open by a load; closed after recovery's checkpoint
+	closeZones // on zones: they are finished, so that others may be open
+	closeHeld  // found open by a load; closed after recovery's checkpoint
 )
 
 // closeIfDone starts to close a sealed segment once nothing is under way.
@@ -204,6 +227,10 @@ func (s *segment) closeIfDone() {
 	}
 	s.sum.Clear(s.next, s.body)
 	s.sum.Seal(s.summaryID())
+	if s.zoned() && !s.d.zones.At(uint64(s.id), s.next) {
+		s.finishZones(errNoRoom)
+		return
+	}
 	// Rule 7: bodies complete, flush, summary, FULL descriptor. The summary
 	// is flushed too, so that FULL never stands in front of it.
 	s.closing = closeBodies
@@ -227,14 +254,13 @@ func closeStep(x *devIO, err error) {
 		err = s.d.flushBroken // bodies may be what another flush dropped
 	}
 	if err != nil {
-		s.closed(err)
+		s.finishZones(err)
 		return
 	}
 	switch s.closing {
 	case closeBodies:
 		s.closing = closeSummary
-		s.io.prepareOne(s.dev, bdev.OpWrite, s.sum, s.off+uint64(s.body), s.mdSource())
-		s.io.call(closeStep, s)
+		s.writeSummary()
 	case closeSummary:
 		s.closing = closeSummaryFlush
 		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
@@ -257,7 +283,18 @@ func closeDescribed(arg any, err error) {
 			"kind", s.kindName(), "id", s.id, "err", err)
 	}
 	s.summaryOK = true
-	s.closed(nil)
+	s.finishZones(nil)
+}
+
+// writeSummary writes the summary, in whole write units.
+func (s *segment) writeSummary() {
+	s.sumBufs = append(s.sumBufs[:0], s.sum)
+	n := uint32(len(s.sum) / blockSize)
+	for ; n%s.unit != 0; n++ {
+		s.sumBufs = append(s.sumBufs, zeroBlock)
+	}
+	s.io.prepare(s.dev, bdev.OpWrite, s.sumBufs, nil, s.sumOff(), uint64(n), s.mdSource())
+	s.io.call(closeStep, s)
 }
 
 // closed ends the closing. A segment whose summary could not be written keeps
@@ -266,7 +303,7 @@ func (s *segment) closed(err error) {
 	d := s.d
 	s.closing = closeNone
 	if err != nil {
-		s.hurt = s.hurt || !isNoSpace(err)
+		s.hurt = s.hurt || !isNoSpace(err) && !errors.Is(err, errNoRoom)
 		d.log.Warn("summary not written; kept in memory", "kind", s.kindName(), "id", s.id, "err", err)
 	}
 	s.countFaults()
@@ -314,7 +351,7 @@ func (d *Device) takeSummary(band bool) record.Summary {
 	}
 	slots := d.lay.ChunkBlocks
 	if band {
-		slots = d.lay.BandBlocks
+		slots = d.lay.BandSlots
 	}
 	return record.Summary(iobuf.Alloc(int(layout.SummaryBlocks(slots)) * blockSize))
 }
@@ -344,6 +381,7 @@ func (d *Device) noteIfEmpty(s *segment) {
 		return // while redo runs (rs), a count of zero may be passed on the way
 	}
 	s.emptiedAt = d.ckpt.attempts
+	d.unmarkUrgent(s)
 	s.setState(segQuarantine)
 	if s.sum != nil {
 		d.giveSummary(s)
@@ -388,9 +426,9 @@ func (d *Device) mayRetire(band bool) bool {
 	if !band {
 		return d.chunks[segBad] < int(d.lay.Chunks)/8
 	}
-	per := layout.DataBlocks(d.lay.BandBlocks)
+	per := layout.DataBlocks(d.lay.BandSlots)
 	need := int((d.lay.LBAs+per-1)/per) + layout.ReserveBands
-	return d.bands[segBad] < (int(d.lay.Bands)-need)/2
+	return d.bands[segBad] < (int(d.lay.UsableBands)-need)/2
 }
 
 // unpin drops a read's hold on a segment.

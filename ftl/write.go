@@ -13,7 +13,7 @@ import (
 // (group commit) and writes it straight from the callers' buffers. A record is
 // effective when it and everything before it in its segment is on the device;
 // records are switched into the mapping and acknowledged strictly in the order
-// of their numbers (Rule 5), whatever chunk they stand in.
+// of their numbers (Rule 5), whatever segment they stand in.
 
 const (
 	// maxRecords bounds the user records under way.
@@ -60,8 +60,10 @@ type logState struct {
 	q     queue // writes and trims that wait
 	free  *recordOp
 	under int // records under way: packed and not switched
-	ring  [maxRecords * 2]*recordOp
-	nextU uint64
+	// writing counts device writes of records under way.
+	writing int
+	ring    [maxRecords * 2]*recordOp
+	nextU   uint64
 
 	inflight inflightMap
 	cur      stream
@@ -100,7 +102,10 @@ func newRecordOp(d *Device) *recordOp {
 }
 
 func (d *Device) initLog() {
-	d.log_.cur = stream{d: d, name: "log", src: SourceUser, ahead: true, ready: (*Device).pack}
+	d.log_.cur = stream{d: d, name: "log", band: d.lay.NoCache, src: SourceUser, ahead: true, ready: (*Device).pack}
+	if d.lay.NoCache {
+		d.log_.cur.reserve, d.log_.cur.aheadPct = d.lim.gcReserve, uint32(d.cfg.BandThresholdPct)
+	}
 	for range maxRecords {
 		r := newRecordOp(d)
 		r.next = d.log_.free
@@ -291,7 +296,9 @@ func (r *recordOp) write(s *segment) {
 		}
 		m.Put(vss, record.Place(d.sb.UUID, s.off+uint64(slot)))
 	}
-	r.io.prepare(s.dev, bdev.OpWrite, r.bufs, vss, s.off+uint64(slot), uint64(slots), SourceUser)
+	r.bufs = s.pad(&r.w, slots, r.bufs)
+	d.log_.writing++
+	r.io.prepare(s.dev, bdev.OpWrite, r.bufs, vss, s.off+uint64(slot), uint64(r.w.slots), SourceUser)
 	r.io.call(recordWritten, r)
 }
 
@@ -307,6 +314,7 @@ func (r *recordOp) writeVSS(s *segment, g uint64) {
 		m.Put(r.vss[i*stride:], record.Place(d.sb.UUID, addr+uint64(i)))
 		s.sum.Put(r.w.slot+uint32(i), record.Entry{LBA: r.lbas[i], U: r.u, Sum: r.sums[i]})
 	}
+	d.log_.writing++
 	r.io.prepare(s.dev, bdev.OpWrite, r.bufs[1:], r.vss[:r.n*stride], addr, uint64(r.n), SourceUser)
 	r.io.call(recordWritten, r)
 }
@@ -342,6 +350,7 @@ func (s *segment) noteU(u uint64) {
 func recordWritten(x *devIO, err error) {
 	r := x.owner.(*recordOp)
 	d := r.d
+	d.log_.writing--
 	if err != nil {
 		d.logWriteFailed(r, err)
 	}
@@ -352,7 +361,7 @@ func recordWritten(x *devIO, err error) {
 // afterRecord goes on with what a record that came back makes possible.
 func (d *Device) afterRecord() {
 	l := &d.log_
-	if l.failing && d.recordsInFlight() == 0 {
+	if l.failing && l.writing == 0 {
 		d.voidRecords()
 	}
 	if l.q.head != nil || l.rehome != nil {
@@ -469,7 +478,7 @@ func (d *Device) setAcked(u uint64) {
 	if d.shm != nil {
 		d.shm.setAcked(u, d.lastG)
 	}
-	if !d.cache.info.VolatileCache {
+	if !d.logDev.info.VolatileCache {
 		d.durableU = u
 	}
 }

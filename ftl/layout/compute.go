@@ -37,14 +37,17 @@ const (
 
 // Params is what a layout is computed from.
 type Params struct {
-	CacheBlocks uint64 // size of the cache device
+	CacheBlocks uint64 // size of the cache device; 0 only with NoCache
 	BaseBlocks  uint64 // size of the base device
 	CacheMD     uint32 // separate metadata of the cache device, bytes a block
 	SparePct    uint32 // share of the base that is kept from users; 0: DefaultSparePct
 	SizeBlocks  uint64 // logical blocks wanted; 0: as many as fit
 	ChunkBlocks uint64 // 0: chosen
 	BandBlocks  uint64 // 0: chosen
-	BaseAlign   uint64 // first band and band size are multiples of it (zones); 0: 1 MiB for the first band
+	// NoCache: user records go to the bands. A cache device, if there is one,
+	// then holds metadata only; without one the base does.
+	NoCache bool
+	Zones   *Zones // of a zoned base, else nil
 }
 
 // Compute divides the devices. The error says what was wrong and what would
@@ -61,20 +64,27 @@ func Compute(p Params) (*Layout, error) {
 		SparePct:    p.SparePct,
 		CacheBlocks: p.CacheBlocks,
 		BaseBlocks:  p.BaseBlocks,
-		VSS:         p.CacheMD >= vssMinBytes,
+		VSS:         p.CacheMD >= vssMinBytes && !p.NoCache,
+		NoCache:     p.NoCache,
 	}
 	for t := RegionSB; t < NumRegions; t++ {
 		i := &regionInfos[t]
-		l.Regions[t] = Region{Type: t, Name: i.name, Dev: i.dev, EntryBlocks: i.entry, Mirror: i.mirror, Version: i.version}
+		l.Regions[t] = Region{Type: t, Name: i.name, EntryBlocks: i.entry, Mirror: i.mirror, Version: i.version}
 	}
-	if err := l.placeBase(&p); err != nil {
-		return nil, err
-	}
-	if err := l.placeLBAs(&p); err != nil {
-		return nil, err
-	}
-	if err := l.placeCache(&p); err != nil {
-		return nil, err
+	if p.CacheBlocks == 0 {
+		if err := l.placeAlone(&p); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := l.placeBase(&p); err != nil {
+			return nil, err
+		}
+		if err := l.placeLBAs(&p); err != nil {
+			return nil, err
+		}
+		if err := l.placeCache(&p); err != nil {
+			return nil, err
+		}
 	}
 	if err := l.Validate(); err != nil {
 		return nil, err
@@ -100,47 +110,85 @@ func (p *Params) check() error {
 		return fmt.Errorf("%w: spare is %d %%, it must be 1 to %d %%", ErrInvalid, p.SparePct, maxSparePct)
 	case p.CacheBlocks > maxDevBlocks || p.BaseBlocks > maxDevBlocks:
 		return fmt.Errorf("%w: a device of more than %s", ErrInvalid, size(maxDevBlocks))
-	case p.CacheBlocks == 0:
+	case p.CacheBlocks == 0 && !p.NoCache:
 		return fmt.Errorf("%w: there is no cache device", ErrTooSmall)
-	case p.BaseAlign > maxSegBlocks:
-		return fmt.Errorf("%w: base alignment of %d blocks, at most %d", ErrInvalid, p.BaseAlign, maxSegBlocks)
-	case p.BaseAlign > 0 && p.BandBlocks%p.BaseAlign != 0:
-		return fmt.Errorf("%w: bands of %d blocks are no multiple of the base's %d", ErrInvalid, p.BandBlocks, p.BaseAlign)
+	case p.Zones != nil && p.BandBlocks != 0:
+		return fmt.Errorf("%w: bands of a zoned base are as large as its zones; leave band blocks (%d) unset", ErrInvalid, p.BandBlocks)
+	case p.Zones != nil:
+		return p.Zones.check(p.BaseBlocks)
 	}
 	return nil
 }
 
-// placeBase chooses the bands.
+// placeBase chooses the bands of a base that holds no metadata but a mirror of
+// the superblock.
 func (l *Layout) placeBase(p *Params) error {
-	align := p.BaseAlign
-	if align == 0 {
-		align = dataAlign
-		if p.BandBlocks != 0 && p.BandBlocks < align {
-			align = p.BandBlocks
-		}
+	var err error
+	if p.Zones != nil {
+		err = l.placeZones(p)
+	} else {
+		err = l.placeBands(p, dataAlign)
+	}
+	l.placeDevs()
+	r := l.Region(RegionSBMirror)
+	r.Offset, r.Blocks = l.mirrorAt(), 1
+	return err
+}
+
+// placeDevs says on which device each region lies.
+func (l *Layout) placeDevs() {
+	for t := RegionSB; t < NumRegions; t++ {
+		l.Regions[t].Dev = l.regionDev(t)
+	}
+}
+
+// mirrorAt is the block of the superblock's mirror: the first one of the base,
+// or the last one of the device that holds the metadata, as far from the
+// primary as it can be.
+func (l *Layout) mirrorAt() uint64 {
+	return MirrorAt(l.CacheBlocks, l.BaseBlocks, l.Zoned(), l.Region(RegionBands).Offset)
+}
+
+// MirrorAt returns the block of the superblock's mirror, which a load has to
+// find before it knows the layout. bandsAt is the first block of a zoned base
+// that is not conventional.
+func MirrorAt(cacheBlocks, baseBlocks uint64, zoned bool, bandsAt uint64) uint64 {
+	switch {
+	case zoned && cacheBlocks != 0:
+		return cacheBlocks - 1
+	case zoned:
+		return max(bandsAt, 1) - 1
+	case cacheBlocks != 0:
+		return 0
+	}
+	return baseBlocks - 1
+}
+
+// placeBands lays bands over a conventional base, from a block on.
+func (l *Layout) placeBands(p *Params, from uint64) error {
+	if p.CacheBlocks != 0 && p.BandBlocks != 0 && p.BandBlocks < from {
+		from = p.BandBlocks
+	}
+	end := p.BaseBlocks
+	if p.CacheBlocks == 0 && end > 0 {
+		end-- // the superblock's mirror
 	}
 	n := p.BandBlocks
 	if n == 0 {
 		n = maxBandBlocks
-		for n > minBandBlocks && bandsIn(p.BaseBlocks, n, align) < aimBands {
+		for n > minBandBlocks && bandsIn(end, n, from) < aimBands {
 			n /= 2
 		}
-		for n < align || n%align != 0 && p.BaseAlign > 0 {
-			if n *= 2; n > maxSegBlocks {
-				return fmt.Errorf("%w: no band size fits a base alignment of %d blocks", ErrInvalid, align)
-			}
-		}
 	}
-	l.BandBlocks = n
-	l.Bands = bandsIn(p.BaseBlocks, n, align)
+	l.BandBlocks, l.BandSlots = n, n
+	l.Bands = bandsIn(end, n, from)
+	l.UsableBands = l.Bands
 	if l.Bands < minBands {
 		return fmt.Errorf("%w: the base of %s holds %d bands of %s; it needs %d, which is %s", ErrTooSmall,
-			size(p.BaseBlocks), l.Bands, size(n), minBands, size(align+minBands*n))
+			size(p.BaseBlocks), l.Bands, size(n), minBands, size(from+minBands*n))
 	}
-	r := l.Region(RegionSBMirror)
-	r.Offset, r.Blocks = 0, 1
-	r = l.Region(RegionBands)
-	r.Offset, r.Blocks = align, l.Bands*n
+	r := l.Region(RegionBands)
+	r.Offset, r.Blocks = from, l.Bands*n
 	return nil
 }
 
@@ -173,21 +221,24 @@ func (l *Layout) placeLBAs(p *Params) error {
 // blocks. Larger bands, which a larger base may get, are allowed for.
 func (l *Layout) baseFor(lbas uint64) uint64 {
 	band := min(2*l.BandBlocks, maxSegBlocks)
-	per := DataBlocks(min(l.BandBlocks, band))
+	per := DataBlocks(min(l.BandSlots, band))
 	data := max(lbas*100/uint64(100-l.SparePct)+100, lbas+ReserveBands*DataBlocks(band))
-	blocks := l.Region(RegionBands).Offset + (data/per+1)*l.BandBlocks + 2*band
+	blocks := l.Region(RegionBands).Offset + (data/per+1)*l.bandSpace() + 2*band
 	return ceilDiv(blocks, dataAlign) * dataAlign
 }
 
 // MaxLBAs returns the most logical blocks that the bands may hold: their data
 // blocks without the spare, and without ReserveBands bands.
 func (l *Layout) MaxLBAs() uint64 {
-	per := DataBlocks(l.BandBlocks)
-	return min(l.Bands*per/100*uint64(100-l.SparePct), (l.Bands-ReserveBands)*per)
+	per := DataBlocks(l.BandSlots)
+	return min(l.UsableBands*per/100*uint64(100-l.SparePct), (l.UsableBands-ReserveBands)*per)
 }
 
 // placeCache lays the metadata and the chunks over the cache device.
 func (l *Layout) placeCache(p *Params) error {
+	if l.NoCache {
+		return l.placeMeta(p)
+	}
 	n, set := p.ChunkBlocks, p.ChunkBlocks != 0
 	least := uint64(minChunks)
 	if set {
@@ -221,13 +272,23 @@ func (l *Layout) fitChunks() uint64 {
 		l.sizeL2P()
 		l.assignCache()
 		end := l.Region(RegionChunks).End()
-		if end <= l.CacheBlocks {
+		room := l.metaRoom()
+		if end <= room {
 			break
 		}
-		over := (end - l.CacheBlocks + l.ChunkBlocks - 1) / l.ChunkBlocks
+		over := (end - room + l.ChunkBlocks - 1) / l.ChunkBlocks
 		l.Chunks -= min(max(over/2, 1), l.Chunks)
 	}
 	return l.Chunks
+}
+
+// metaRoom is the number of blocks, from the first on, that the device of the
+// metadata offers.
+func (l *Layout) metaRoom() uint64 {
+	if l.Region(RegionSBMirror).Dev == DevCache {
+		return l.CacheBlocks - 1
+	}
+	return l.CacheBlocks
 }
 
 // sizeL2P chooses the width of the L2P's entries and the sizes that follow.
@@ -247,7 +308,8 @@ func (l *Layout) addrSpan() uint64 {
 	return l.Chunks*l.ChunkBlocks + l.Bands*l.BandBlocks + addrReserved
 }
 
-// assignCache gives every region of the cache its place.
+// assignCache gives every region of the device that holds the metadata its
+// place, chunks included.
 func (l *Layout) assignCache() {
 	var at uint64
 	put := func(t RegionType, blocks uint64) {

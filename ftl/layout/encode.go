@@ -22,7 +22,12 @@ const (
 // The table must hold every region; a negative array length does not compile.
 var _ [MaxRegions - int(NumRegions)]struct{}
 
-const flagVSS = 1
+const (
+	flagVSS     = 1
+	flagNoCache = 2
+	flagZoned   = 4
+	knownFlags  = flagVSS | flagNoCache | flagZoned
+)
 
 // Encode stores the layout in b[:EncodedSize]. The integrity of the bytes is
 // the business of the superblock that holds them.
@@ -45,8 +50,13 @@ func (l *Layout) Encode(b []byte) {
 	le.PutUint64(b[72:], l.CacheBlocks)
 	le.PutUint64(b[80:], l.BaseBlocks)
 	le.PutUint32(b[88:], l.SparePct)
-	if l.VSS {
-		le.PutUint32(b[92:], flagVSS)
+	le.PutUint32(b[92:], l.flags())
+	if l.Zoned() {
+		le.PutUint32(b[96:], uint32(l.BandSlots))
+		le.PutUint32(b[100:], uint32(l.Zones.ZoneBlocks))
+		le.PutUint32(b[104:], uint32(l.Zones.Units))
+		le.PutUint32(b[108:], uint32(l.Zones.Stripe))
+		le.PutUint64(b[112:], l.UsableBands)
 	}
 	for t := RegionSB; t < NumRegions; t++ {
 		r, e := l.Region(t), b[encHeader+int(t)*encRegion:]
@@ -56,6 +66,19 @@ func (l *Layout) Encode(b []byte) {
 		le.PutUint64(e[16:], r.Offset)
 		le.PutUint64(e[24:], r.Blocks)
 	}
+}
+
+func (l *Layout) flags() (f uint32) {
+	if l.VSS {
+		f |= flagVSS
+	}
+	if l.NoCache {
+		f |= flagNoCache
+	}
+	if l.Zoned() {
+		f |= flagZoned
+	}
+	return f
 }
 
 // Decode reads what Encode stored and validates it. Any bytes may be given;
@@ -80,6 +103,17 @@ func Decode(b []byte) (*Layout, error) {
 		BaseBlocks:        le.Uint64(b[80:]),
 		SparePct:          le.Uint32(b[88:]),
 		VSS:               le.Uint32(b[92:])&flagVSS != 0,
+		NoCache:           le.Uint32(b[92:])&flagNoCache != 0,
+	}
+	l.BandSlots, l.UsableBands = l.BandBlocks, l.Bands
+	if le.Uint32(b[92:])&flagZoned != 0 {
+		l.BandSlots, l.UsableBands = uint64(le.Uint32(b[96:])), le.Uint64(b[112:])
+		l.Zones = ZoneShape{
+			ZoneBlocks: uint64(le.Uint32(b[100:])), Units: uint64(le.Uint32(b[104:])), Stripe: uint64(le.Uint32(b[108:])),
+		}
+		if !l.Zoned() {
+			return nil, fmt.Errorf("%w: zones without a shape", ErrInvalid)
+		}
 	}
 	if l.Version > Version {
 		return nil, fmt.Errorf("%w: layout version %d, this program knows %d", ErrNewer, l.Version, Version)
@@ -87,7 +121,7 @@ func Decode(b []byte) (*Layout, error) {
 	if n := le.Uint32(b[4:]); n != uint32(NumRegions) {
 		return nil, fmt.Errorf("%w: %d regions", ErrInvalid, n)
 	}
-	if f := le.Uint32(b[92:]); f&^flagVSS != 0 {
+	if f := le.Uint32(b[92:]); f&^knownFlags != 0 {
 		return nil, fmt.Errorf("%w: unknown flags %#x", ErrInvalid, f)
 	}
 	for t := RegionSB; t < NumRegions; t++ {

@@ -92,7 +92,7 @@ const (
 
 type regionInfo struct {
 	name    string
-	dev     Dev
+	dev     Dev    // DevCache also stands for the device of the metadata, see Layout.MetaDev
 	entry   uint32 // blocks of an entry
 	mirror  RegionType
 	version uint32 // of the format that this program writes
@@ -150,6 +150,15 @@ type Region struct {
 // End returns the block after the region.
 func (r *Region) End() uint64 { return r.Offset + r.Blocks }
 
+// ZoneShape says how bands lie on the zones of a zoned base: band b is made of
+// the Units zones from zone RegionBands.Offset/ZoneBlocks + b*Units on, and its
+// slots go round them in stripes.
+type ZoneShape struct {
+	ZoneBlocks uint64 // distance of two zones
+	Units      uint64 // zones of a band: one of each parallel unit
+	Stripe     uint64 // blocks that stand side by side in one zone
+}
+
 // Layout is the division of the two devices. It is not changed after it was
 // made, except by an upgrade.
 type Layout struct {
@@ -159,17 +168,26 @@ type Layout struct {
 	LBAs        uint64 // logical blocks offered to users
 	ChunkBlocks uint64 // power of two, includes the summary at the end
 	Chunks      uint64
-	BandBlocks  uint64 // power of two, includes the summary at the end
-	Bands       uint64
+	// BandBlocks is the distance of two bands in addresses, a power of two.
+	BandBlocks uint64
+	// BandSlots is the number of blocks that a whole band has, with the summary
+	// at the end: BandBlocks, or on zones what they hold.
+	BandSlots uint64
+	Bands     uint64
+	// UsableBands is how many whole bands the zones that were usable when the
+	// FTL was made come to; without zones it is Bands.
+	UsableBands uint64
+	Zones       ZoneShape // of a zoned base, else zero
+	NoCache     bool      // there are no chunks: user records go to bands
 
 	L2PEntryBytes     uint32 // 4 or 8
 	L2PEntriesPerPage uint32 // 1016 or 508
 	L2PPages          uint64
 	DirBlocks         uint64 // of one copy of one directory slot
 
-	VSS         bool // the cache has at least 64 bytes of metadata a block
+	VSS         bool // the chunks' device has at least 64 bytes of metadata a block
 	SparePct    uint32
-	CacheBlocks uint64 // size of the cache device when the FTL was made
+	CacheBlocks uint64 // size of the cache device when the FTL was made; 0: there is none
 	BaseBlocks  uint64
 }
 
@@ -184,6 +202,18 @@ func SummaryBlocks(segBlocks uint64) uint64 {
 
 // Body returns the number of slots of a segment of segBlocks blocks.
 func Body(segBlocks uint64) uint64 { return segBlocks - SummaryBlocks(segBlocks) }
+
+// Zoned says whether the base is made of zones.
+func (l *Layout) Zoned() bool { return l.Zones != ZoneShape{} }
+
+// MetaDev is the device that holds the metadata: the cache, or the base when
+// there is none.
+func (l *Layout) MetaDev() Dev {
+	if l.CacheBlocks == 0 {
+		return DevBase
+	}
+	return DevCache
+}
 
 // DataBlocks returns the number of user blocks that a band of segBlocks blocks
 // holds when its records are RecordBlocks long: the body without headers.

@@ -65,6 +65,15 @@ func TestComputeAny(t *testing.T) {
 		if rng.IntN(2) == 0 {
 			p.SizeBlocks = rng.Uint64N(p.BaseBlocks)
 		}
+		if p.NoCache = rng.IntN(3) == 0; p.NoCache && rng.IntN(2) == 0 {
+			p.CacheBlocks = 0
+		}
+		if rng.IntN(3) == 0 {
+			z := &Zones{ZoneBlocks: 1 << rng.UintN(22), Units: rng.Uint64N(70), Stripe: 1 << rng.UintN(6), First: rng.Uint64N(20)}
+			z.BandSlots = rng.Uint64N(z.ZoneBlocks*z.Units+1) / z.Stripe * z.Stripe
+			z.Usable = rng.Uint64N(p.BaseBlocks)
+			p.Zones = z
+		}
 		l, err := Compute(p)
 		if err != nil {
 			var errno unix.Errno
@@ -103,7 +112,20 @@ func TestComputeRefuses(t *testing.T) {
 		"base":                     {func(p *Params) { p.BaseBlocks = 9 * miB }, ErrTooSmall, "it needs 12, which is 25 MiB"},
 		"size":                     {func(p *Params) { p.SizeBlocks = 256 * miB }, ErrNoSpace, "256 MiB wanted"},
 		"huge":                     {func(p *Params) { p.BaseBlocks = 1 << 60 }, ErrInvalid, "a device of more than 1 EiB"},
-		"zones":                    {func(p *Params) { p.BaseAlign, p.BandBlocks = 48, 64 }, ErrInvalid, "no multiple"},
+		"band size on zones":       {func(p *Params) { p.Zones, p.BandBlocks = testZones(), 64 }, ErrInvalid, "leave band blocks"},
+		"units":                    {func(p *Params) { p.Zones = testZones(); p.Zones.Units = 65 }, ErrInvalid, "number of zones in a band is 65"},
+		"huge zones":               {func(p *Params) { p.Zones = testZones(); p.Zones.ZoneBlocks = 1 << 21 }, ErrInvalid, "zone size in blocks"},
+		"huge bands":               {func(p *Params) { p.Zones = testZones(); p.Zones.ZoneBlocks, p.Zones.Units = 1<<18, 5 }, ErrInvalid, "use fewer units"},
+		"stripe":                   {func(p *Params) { p.Zones = testZones(); p.Zones.BandSlots-- }, ErrInvalid, "a multiple of the stripe"},
+		"few zones":                {func(p *Params) { p.Zones = testZones(); p.Zones.Usable = 11 * p.Zones.BandSlots }, ErrTooSmall, "smaller zones"},
+		"no conventional zones": {
+			func(p *Params) { p.Zones, p.NoCache, p.CacheBlocks = testZones(), true, 0 }, ErrTooSmall,
+			"name a small conventional device",
+		},
+		"small metadata device": {
+			func(p *Params) { p.Zones, p.NoCache, p.CacheBlocks = testZones(), true, 20 }, ErrTooSmall,
+			"the metadata device of 80 KiB is too small",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := ok
@@ -111,6 +133,50 @@ func TestComputeRefuses(t *testing.T) {
 			_, err := Compute(p)
 			require.ErrorIs(t, err, c.is)
 			require.ErrorContains(t, err, c.says)
+		})
+	}
+}
+
+// testZones are 64 zones of 4 MiB, of which 3 MiB can be used, in pairs.
+func testZones() *Zones {
+	return &Zones{ZoneBlocks: 4 * miB, Units: 2, Stripe: 16, BandSlots: 6 * miB, Usable: 32 * 6 * miB}
+}
+
+// TestZonedAndAlone: the base types and where their metadata lies.
+func TestZonedAndAlone(t *testing.T) {
+	conv := testZones()
+	conv.First, conv.Usable = 4, 30*6*miB
+	for name, c := range map[string]struct {
+		p      Params
+		mirror uint64
+		on     Dev
+		meta   Dev
+	}{
+		"zoned base":               {Params{CacheBlocks: 64 * miB, BaseBlocks: 256 * miB, Zones: testZones()}, 64*miB - 1, DevCache, DevCache},
+		"no cache":                 {Params{BaseBlocks: 256 * miB, NoCache: true}, 256*miB - 1, DevBase, DevBase},
+		"no cache, metadata apart": {Params{CacheBlocks: 8 * miB, BaseBlocks: 256 * miB, NoCache: true}, 0, DevBase, DevCache},
+		"zoned, metadata apart":    {Params{CacheBlocks: 8 * miB, BaseBlocks: 256 * miB, NoCache: true, Zones: testZones()}, 8*miB - 1, DevCache, DevCache},
+		"conventional zones":       {Params{BaseBlocks: 256 * miB, NoCache: true, Zones: conv}, 16*miB - 1, DevBase, DevBase},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := Compute(c.p)
+			require.NoError(t, err)
+			require.Equal(t, c.mirror, l.Region(RegionSBMirror).Offset)
+			require.Equal(t, c.on, l.Region(RegionSBMirror).Dev)
+			require.Equal(t, c.meta, l.MetaDev())
+			require.Equal(t, c.meta, l.Region(RegionL2PSlot0).Dev)
+			require.Equal(t, c.p.NoCache, l.Chunks == 0)
+			require.Equal(t, c.p.Zones != nil, l.Zoned())
+			if z := c.p.Zones; z != nil {
+				require.Equal(t, uint64(8*miB), l.BandBlocks)
+				require.Equal(t, z.BandSlots, l.BandSlots)
+				require.Equal(t, z.First*z.ZoneBlocks, l.Region(RegionBands).Offset)
+			}
+			b := make([]byte, EncodedSize)
+			l.Encode(b)
+			back, err := Decode(b)
+			require.NoError(t, err)
+			require.Equal(t, l, back)
 		})
 	}
 }
@@ -165,7 +231,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"newer region":   {func(b []byte) { le.PutUint32(b[region(RegionBandMD)+4:], 9) }, ErrNewer, "region band_md has version 9"},
 		"version 0":      {func(b []byte) { le.PutUint32(b[0:], 0) }, ErrInvalid, "version 0"},
 		"regions":        {func(b []byte) { le.PutUint32(b[4:], 3) }, ErrInvalid, "3 regions"},
-		"flags":          {func(b []byte) { le.PutUint32(b[92:], 6) }, ErrInvalid, "unknown flags"},
+		"flags":          {func(b []byte) { le.PutUint32(b[92:], 8) }, ErrInvalid, "unknown flags"},
 		"overlap":        {func(b []byte) { le.PutUint64(b[region(RegionL2PSlot1)+16:], l.Region(RegionL2PSlot0).Offset) }, ErrInvalid, "l2p_slot0 and l2p_slot1 overlap"},
 		"outside":        {func(b []byte) { le.PutUint64(b[region(RegionChunks)+16:], 1<<63) }, ErrInvalid, "outside the cache"},
 		"wrap":           {func(b []byte) { le.PutUint64(b[region(RegionChunks)+16:], math.MaxUint64) }, ErrInvalid, "outside the cache"},
@@ -260,6 +326,8 @@ func FuzzDecode(f *testing.F) {
 	for _, p := range []Params{
 		{CacheBlocks: 64 * miB, BaseBlocks: 256 * miB},
 		{CacheBlocks: 512, BaseBlocks: 1024, ChunkBlocks: 32, BandBlocks: 32, CacheMD: 64},
+		{CacheBlocks: 64 * miB, BaseBlocks: 256 * miB, Zones: testZones()},
+		{BaseBlocks: 256 * miB, NoCache: true},
 	} {
 		l, err := Compute(p)
 		require.NoError(f, err)

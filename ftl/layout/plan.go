@@ -23,16 +23,24 @@ type Figures struct {
 func (l *Layout) Figures() Figures {
 	f := Figures{
 		UsableBlocks:   l.LBAs,
-		CacheMDBlocks:  l.Region(RegionChunks).Offset + l.Chunks*SummaryBlocks(l.ChunkBlocks),
-		BaseMDBlocks:   l.Region(RegionBands).Offset + l.Bands*SummaryBlocks(l.BandBlocks),
+		CacheMDBlocks:  l.cacheMetaBlocks(),
+		BaseMDBlocks:   l.Region(RegionBands).Offset + l.Bands*SummaryBlocks(l.BandSlots),
 		CacheDataSlots: l.Chunks * Body(l.ChunkBlocks),
-		BaseDataSlots:  l.Bands * DataBlocks(l.BandBlocks),
+		BaseDataSlots:  l.UsableBands * DataBlocks(l.BandSlots),
 	}
 	f.Alpha = float64(f.BaseDataSlots) / float64(l.LBAs)
-	f.WAUniform = WAUniform(float64(l.Bands-ReserveBands/2) * float64(DataBlocks(l.BandBlocks)) / float64(l.LBAs))
+	f.WAUniform = WAUniform(float64(l.UsableBands-ReserveBands/2) * float64(DataBlocks(l.BandSlots)) / float64(l.LBAs))
 	f.CacheShare = math.Exp(-float64(f.CacheDataSlots) / float64(l.LBAs))
 	f.WABase = f.CacheShare * f.WAUniform
 	return f
+}
+
+// cacheMetaBlocks is what the cache device holds beside records.
+func (l *Layout) cacheMetaBlocks() uint64 {
+	if l.MetaDev() == DevBase {
+		return 0
+	}
+	return l.Region(RegionChunks).Offset + l.Chunks*SummaryBlocks(l.ChunkBlocks)
 }
 
 // WAUniform returns the write amplification of uniform random writes with
@@ -63,8 +71,22 @@ func (l *Layout) Plan() string {
 		fmt.Fprintf(&b, "%-22s"+format+"\n", append([]any{what}, args...)...)
 	}
 	line("usable capacity", "%s (%d blocks of %d B), %d %% of the base", size(l.LBAs), l.LBAs, BlockSize, l.LBAs*100/l.BaseBlocks)
-	line("cache", "%s: %d chunks of %s, metadata %s", size(l.CacheBlocks), l.Chunks, size(l.ChunkBlocks), size(f.CacheMDBlocks))
-	line("base", "%s: %d bands of %s, metadata %s", size(l.BaseBlocks), l.Bands, size(l.BandBlocks), size(f.BaseMDBlocks))
+	switch {
+	case l.CacheBlocks == 0:
+		line("cache", "none: records of users go to the bands, metadata to the base")
+	case l.NoCache:
+		line("cache", "none: records of users go to the bands; a device of %s holds metadata, %s", size(l.CacheBlocks), size(f.CacheMDBlocks))
+	default:
+		line("cache", "%s: %d chunks of %s, metadata %s", size(l.CacheBlocks), l.Chunks, size(l.ChunkBlocks), size(f.CacheMDBlocks))
+	}
+	line("base", "%s: %d bands of %s, metadata %s", size(l.BaseBlocks), l.Bands, size(l.BandSlots), size(f.BaseMDBlocks))
+	if z := &l.Zones; l.Zoned() {
+		line("zones", "of %s; one zone of each of %d units makes a band, written in stripes of %s; zone %d is the first",
+			size(z.ZoneBlocks), z.Units, size(z.Stripe), l.Region(RegionBands).Offset/z.ZoneBlocks)
+		if l.UsableBands < l.Bands {
+			line("", "%d bands' worth of them can be written", l.UsableBands)
+		}
+	}
 	line("spare", "%d %% asked for, %.1f %% of the data blocks in bands", l.SparePct, 100*(1-1/f.Alpha))
 	line("records", "%s", map[bool]string{true: "in the cache's block metadata", false: "with a header block each"}[l.VSS])
 	line("L2P", "%d-byte entries, %d pages, directory of %d blocks", l.L2PEntryBytes, l.L2PPages, l.DirBlocks)

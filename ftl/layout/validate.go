@@ -38,7 +38,7 @@ func (l *Layout) validateSizes() error {
 	bad := func(what string, v any) error { return fmt.Errorf("%w: %s is %v", ErrInvalid, what, v) }
 	seg := func(n uint64) bool { return bits.OnesCount64(n) == 1 && n >= minSegBlocks && n <= maxSegBlocks }
 	switch {
-	case l.CacheBlocks > maxDevBlocks || l.CacheBlocks == 0:
+	case l.CacheBlocks > maxDevBlocks || l.CacheBlocks == 0 && !l.NoCache:
 		return bad("cache size", l.CacheBlocks)
 	case l.BaseBlocks > maxDevBlocks || l.BaseBlocks == 0:
 		return bad("base size", l.BaseBlocks)
@@ -46,10 +46,14 @@ func (l *Layout) validateSizes() error {
 		return bad("chunk size", l.ChunkBlocks)
 	case !seg(l.BandBlocks):
 		return bad("band size", l.BandBlocks)
-	case l.Chunks < minChunksSet || l.Chunks > l.CacheBlocks/l.ChunkBlocks:
+	case l.NoCache && (l.Chunks != 0 || l.VSS):
+		return bad("number of chunks without a cache", l.Chunks)
+	case !l.NoCache && (l.Chunks < minChunksSet || l.Chunks > l.CacheBlocks/l.ChunkBlocks):
 		return bad("number of chunks", l.Chunks)
-	case l.Bands < minBands || l.Bands > l.BaseBlocks/l.BandBlocks:
+	case l.Bands < minBands || l.Bands > l.BaseBlocks/l.bandSpace():
 		return bad("number of bands", l.Bands)
+	case l.UsableBands < minBands || l.UsableBands > l.Bands:
+		return bad("number of usable bands", l.UsableBands)
 	case l.SparePct == 0 || l.SparePct > maxSparePct:
 		return bad("spare percentage", l.SparePct)
 	case l.LBAs == 0 || l.LBAs > l.MaxLBAs():
@@ -65,7 +69,62 @@ func (l *Layout) validateSizes() error {
 	case l.DirBlocks != ceilDiv(l.L2PPages, DirEntriesPerBlock):
 		return bad("directory size", l.DirBlocks)
 	}
+	return l.validateZones()
+}
+
+// validateZones verifies the shape of bands on zones.
+func (l *Layout) validateZones() error {
+	z := &l.Zones
+	bad := func(what string, v any) error { return fmt.Errorf("%w: %s is %v", ErrInvalid, what, v) }
+	if !l.Zoned() {
+		if l.BandSlots != l.BandBlocks || l.UsableBands != l.Bands {
+			return bad("band capacity", l.BandSlots)
+		}
+		return nil
+	}
+	switch {
+	case z.Units == 0 || z.Units > MaxUnits:
+		return bad("zones of a band", z.Units)
+	case z.ZoneBlocks == 0 || z.ZoneBlocks > maxSegBlocks:
+		return bad("zone size", z.ZoneBlocks)
+	case z.Stripe == 0 || z.Stripe > z.ZoneBlocks:
+		return bad("stripe", z.Stripe)
+	case l.BandBlocks != bandSpan(z.ZoneBlocks*z.Units):
+		return bad("band size", l.BandBlocks)
+	case l.BandSlots < minSegBlocks || l.BandSlots > z.ZoneBlocks*z.Units || l.BandSlots%z.Stripe != 0:
+		return bad("band capacity", l.BandSlots)
+	case l.Region(RegionBands).Offset%z.ZoneBlocks != 0:
+		return bad("first zone of a band", l.Region(RegionBands).Offset)
+	}
 	return nil
+}
+
+// bandSpace returns the blocks of the base that a band takes.
+func (l *Layout) bandSpace() uint64 {
+	if l.Zoned() && l.Zones.ZoneBlocks <= maxSegBlocks && l.Zones.Units <= MaxUnits {
+		return max(l.Zones.ZoneBlocks*l.Zones.Units, 1)
+	}
+	return l.BandBlocks
+}
+
+// regionDev returns the device that a region must lie on.
+func (l *Layout) regionDev(t RegionType) Dev {
+	switch {
+	case t == RegionSBMirror && l.Zoned():
+		return l.MetaDev() // a zone takes no block that is written again and again
+	case regionInfos[t].dev == DevCache:
+		return l.MetaDev()
+	}
+	return DevBase
+}
+
+// takes returns the blocks of its device that a region takes: for the bands of
+// a zoned base that is not the same as the addresses.
+func (l *Layout) takes(r *Region) uint64 {
+	if r.Type == RegionBands {
+		return l.Bands * l.bandSpace()
+	}
+	return r.Blocks
 }
 
 // blocksOf returns the size that a region must have.
@@ -105,11 +164,11 @@ func (l *Layout) validateRegion(r *Region) error {
 		return fmt.Errorf("%w: a region of type %d out of place", ErrInvalid, r.Type)
 	}
 	i := &regionInfos[r.Type]
-	dev := l.devBlocks(i.dev)
+	dev, takes := l.devBlocks(l.regionDev(r.Type)), l.takes(r)
 	switch {
 	case r.Name != i.name:
 		return bad("name", r.Name)
-	case r.Dev != i.dev:
+	case r.Dev != l.regionDev(r.Type):
 		return bad("device", r.Dev)
 	case r.Mirror != i.mirror:
 		return bad("mirror", r.Mirror)
@@ -121,9 +180,9 @@ func (l *Layout) validateRegion(r *Region) error {
 		return fmt.Errorf("%w: region %s has version %d, this program knows %d", ErrNewer, r.Name, r.Version, i.version)
 	case r.Blocks != l.blocksOf(r.Type):
 		return bad("size", r.Blocks)
-	case r.Offset > dev || r.Blocks > dev-r.Offset:
+	case r.Offset > dev || takes > dev-r.Offset:
 		return fmt.Errorf("%w: region %s: blocks %d+%d lie outside the %s of %d blocks", ErrInvalid, r.Name, r.Offset, r.Blocks, r.Dev, dev)
-	case (r.Type == RegionSB || r.Type == RegionSBMirror) && r.Offset != 0:
+	case r.Type == RegionSB && r.Offset != 0, r.Type == RegionSBMirror && r.Offset != l.mirrorAt():
 		return bad("offset", r.Offset)
 	}
 	return nil
@@ -133,7 +192,7 @@ func (l *Layout) validateOverlap() error {
 	for a := RegionSB; a < NumRegions; a++ {
 		for b := a + 1; b < NumRegions; b++ {
 			ra, rb := l.Region(a), l.Region(b)
-			if ra.Dev == rb.Dev && ra.Offset < rb.End() && rb.Offset < ra.End() {
+			if ra.Dev == rb.Dev && ra.Offset < rb.Offset+l.takes(rb) && rb.Offset < ra.Offset+l.takes(ra) {
 				return fmt.Errorf("%w: regions %s and %s overlap", ErrInvalid, ra.Name, rb.Name)
 			}
 		}

@@ -41,6 +41,10 @@ type Descriptor struct {
 	MaxG   uint64
 	MaxD   uint64
 	Opened uint64 // G when it was opened: the order of age
+	// On a zoned base: the zones that its slots go round, a bit for each, and
+	// how many slots they have.
+	Zones    uint64
+	Capacity uint32
 }
 
 // Put encodes d.
@@ -58,6 +62,8 @@ func (d *Descriptor) Put(b []byte) {
 	le.PutUint64(b[40:], d.MaxG)
 	le.PutUint64(b[48:], d.MaxD)
 	le.PutUint64(b[56:], d.Opened)
+	le.PutUint64(b[64:], d.Zones)
+	le.PutUint32(b[72:], d.Capacity)
 }
 
 // Decode reads a descriptor; seg is the segment it must belong to. Zeroes are
@@ -84,5 +90,7 @@ func (d *Descriptor) Decode(b []byte, seg uint32) error {
 	d.MaxG = le.Uint64(b[40:])
 	d.MaxD = le.Uint64(b[48:])
 	d.Opened = le.Uint64(b[56:])
+	d.Zones = le.Uint64(b[64:])
+	d.Capacity = le.Uint32(b[72:])
 	return nil
 }

@@ -1,0 +1,185 @@
+package zoned
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+)
+
+// manage is one operation on the zones of a band.
+type manage struct {
+	b    *Base
+	band uint64
+	op   bdev.Op
+	left int
+	done func(arg any, err error)
+	arg  any
+}
+
+// manageOne is its part for one zone.
+type manageOne struct {
+	m    *manage
+	zone uint64
+	err  error
+	wait bdev.IOWait
+}
+
+// Reset empties the zones of a band and gives it those that can be written. A
+// zone whose reset fails is retired. The error is ErrNoZone when none is left,
+// or ErrActive of the device when it allows no more.
+func (b *Base) Reset(i uint64, done func(arg any, err error), arg any) {
+	b.begin(i)
+	m := &manage{b: b, band: i, op: bdev.OpZoneReset, done: done, arg: arg}
+	m.run(func(z *zone) bool {
+		return z.usable() && (z.state != bdev.ZoneEmpty || z.wp != 0 || z.broken)
+	})
+}
+
+// Finish makes the zones of a band full, so that the device does not count them
+// as open any more. A zone that cannot be finished stays as it is.
+func (b *Base) Finish(i uint64, done func(arg any, err error), arg any) {
+	m := &manage{b: b, band: i, op: bdev.OpZoneFinish, done: done, arg: arg}
+	m.run(func(z *zone) bool {
+		switch z.state {
+		case bdev.ZoneImplicitOpen, bdev.ZoneExplicitOpen, bdev.ZoneClosed:
+			return z.w == nil && b.info.Ops.Has(bdev.OpZoneFinish)
+		default:
+			return false
+		}
+	})
+}
+
+// Idle says whether no zone of the band is open or active, as far as is known.
+func (b *Base) Idle(i uint64) bool { return !b.active(i) }
+
+func (m *manage) run(wanted func(z *zone) bool) {
+	m.left = 1
+	for u := range uint8(m.b.units) {
+		i := m.b.zoneIndex(m.band, u)
+		if !wanted(&m.b.zones[i]) {
+			continue
+		}
+		o := &manageOne{m: m, zone: i}
+		o.wait.Fn, o.wait.Arg = manageAgain, o
+		m.left++
+		o.submit()
+	}
+	m.b.cfg.Thread.Post(managePosted, m)
+}
+
+func managePosted(arg any) { arg.(*manage).oneDone() }
+func manageAgain(arg any)  { arg.(*manageOne).submit() }
+
+func (o *manageOne) submit() {
+	b := o.m.b
+	lba := o.zone * b.info.ZoneBlocks
+	var err error
+	if o.m.op == bdev.OpZoneReset {
+		err = b.ch.ZoneReset(lba, manageDone, o)
+	} else {
+		err = b.ch.ZoneFinish(lba, manageDone, o)
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENOMEM):
+		b.ch.QueueIOWait(&o.wait)
+	default:
+		o.err = err
+		b.cfg.Thread.Post(manageRefused, o)
+	}
+}
+
+func manageRefused(arg any) {
+	o := arg.(*manageOne)
+	o.finish(o.err)
+}
+
+func manageDone(io *bdev.IO) { io.Ctx.(*manageOne).finish(io.Err()) }
+
+func (o *manageOne) finish(err error) {
+	b := o.m.b
+	z := &b.zones[o.zone]
+	switch {
+	case err != nil && o.m.op == bdev.OpZoneReset:
+		b.cfg.Logger.Error("zone reset failed, the zone is retired", "device", b.info.Name, "zone", o.zone, "err", err)
+		z.retired = true
+	case err != nil:
+		b.cfg.Logger.Warn("zone not finished", "device", b.info.Name, "zone", o.zone, "err", err)
+	case o.m.op == bdev.OpZoneReset:
+		z.state, z.wp, z.broken = bdev.ZoneEmpty, 0, false
+	default:
+		z.state, z.wp = bdev.ZoneFull, z.cap
+	}
+	o.m.oneDone()
+}
+
+func (m *manage) oneDone() {
+	m.left--
+	if m.left != 0 {
+		return
+	}
+	var err error
+	if m.op == bdev.OpZoneReset {
+		m.b.setMask(m.band, m.b.goodMask(m.band))
+		if m.b.Slots(m.band) == 0 {
+			err = ErrNoZone
+		}
+	}
+	if m.op == bdev.OpZoneFinish || err != nil {
+		m.b.end(m.band)
+	}
+	m.done(m.arg, err)
+}
+
+// Refresh asks the device for the state of the zone that holds block lba, after
+// an error or when the device says that something changed. Config.Changed is
+// told when the zone takes no writes any more.
+func (b *Base) Refresh(lba uint64) {
+	z := lba / b.info.ZoneBlocks
+	if z >= uint64(len(b.zones)) {
+		return
+	}
+	b.refreshes = append(b.refreshes, z)
+	if !b.looking {
+		b.looking = true
+		b.cfg.Thread.Post(refreshNext, b)
+	}
+}
+
+func refreshNext(arg any) {
+	b := arg.(*Base)
+	if len(b.refreshes) == 0 {
+		b.looking = false
+		return
+	}
+	lba := b.refreshes[0] * b.info.ZoneBlocks
+	if err := b.ch.ZoneInfo(lba, b.look[:], refreshed, b); err != nil {
+		b.refreshed(err) // it is looked at again when something else fails
+	}
+}
+
+func refreshed(io *bdev.IO) { io.Ctx.(*Base).refreshed(io.Err()) }
+
+func (b *Base) refreshed(err error) {
+	i := b.refreshes[0]
+	b.refreshes = b.refreshes[1:]
+	z := &b.zones[i]
+	if err == nil {
+		was, now := z.state, b.look[0].State
+		gone := now == bdev.ZoneOffline || now == bdev.ZoneReadOnly
+		if gone && was != now {
+			b.cfg.Logger.Error("zone takes no writes any more", "device", b.info.Name, "zone", i, "state", now.String())
+			z.state = now
+			if i >= b.first && b.cfg.Changed != nil {
+				b.cfg.Changed(b.cfg.Arg, (i-b.first)/b.units, now)
+			}
+		}
+	}
+	b.cfg.Thread.Post(refreshNext, b)
+}
+
+// Settled says whether no operation of the package is under way: the channel
+// may be given back.
+func (b *Base) Settled() bool { return !b.looking }

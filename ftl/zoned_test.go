@@ -1,0 +1,247 @@
+package ftl
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"goftl/bdev"
+	"goftl/bdev/errinj"
+	"goftl/bdev/zone"
+)
+
+// bases are the types of base, with and without a cache, small.
+func bases() map[string]geometry {
+	units := func(g geometry, unit uint32) geometry {
+		z := *g.zones
+		z.WriteUnit = unit
+		g.zones = &z
+		return g
+	}
+	appends := func(g geometry) geometry {
+		g.appends = true
+		return g
+	}
+	without := func(g geometry) geometry {
+		g.noCache = true
+		g.cache = 512
+		return g
+	}
+	alone := func(g geometry) geometry {
+		g.noCache, g.alone = true, true
+		g.base += 512
+		return g
+	}
+	conv := zonedTiny(tiny)
+	z := *conv.zones
+	z.ConvZones = 8
+	conv.zones = &z
+	return map[string]geometry{
+		"conventional":            tiny,
+		"zoned":                   zonedTiny(tiny),
+		"zoned append":            appends(zonedTiny(tiny)),
+		"zoned unit 4":            units(zonedTiny(tiny), 4),
+		"no cache":                without(tiny),
+		"no cache alone":          alone(tiny),
+		"no cache zoned":          without(zonedTiny(tiny)),
+		"no cache zoned append":   appends(without(zonedTiny(tiny))),
+		"no cache zoned unit 8":   units(without(zonedTiny(tiny)), 8),
+		"no cache zoned, in conv": alone(conv),
+	}
+}
+
+func eachBase(t *testing.T, f func(t *testing.T, b *bed)) {
+	for name, g := range bases() {
+		for _, vol := range []bool{false, true} {
+			g.volatile = vol
+			t.Run(fmt.Sprintf("%s, volatile %v", name, vol), func(t *testing.T) { f(t, newBed(t, g)) })
+		}
+	}
+}
+
+// TestBases: every type of base is created, filled, overwritten, crashed at any
+// moment, stopped and loaded.
+func TestBases(t *testing.T) {
+	eachBase(t, func(t *testing.T, b *bed) {
+		b.create()
+		b.fill()
+		b.crashEvery(40)
+		require.Empty(t, b.churn(600, 6, 8))
+		b.good()
+		b.settleAll()
+		b.stop(false)
+		b.load()
+		require.Zero(t, b.d.LoadReport().Redone)
+		b.good()
+		b.trims(3, 40)
+		b.restart()
+		b.good()
+		require.Empty(t, b.churn(200, 6, 8))
+		b.good()
+		b.stop(false)
+	})
+}
+
+// TestZoneStatesAtTheStart: offline and read-only zones shrink or drop their
+// bands, and what is there is used for what it is.
+func TestZoneStatesAtTheStart(t *testing.T) {
+	g := zonedTiny(tiny)
+	z := *g.zones
+	z.Offline, z.ReadOnly = []uint64{4, 10, 11}, []uint64{7}
+	g.zones = &z
+	b := newBed(t, g)
+	b.create()
+	whole, half := b.d.segs[b.d.lay.Chunks].slots, b.d.segs[b.d.lay.Chunks+2].slots
+	require.Equal(t, uint32(112), whole)
+	require.Equal(t, uint32(56), half)
+	require.Equal(t, half, b.d.segs[b.d.lay.Chunks+3].slots)
+	require.Equal(t, segBad, b.d.segs[b.d.lay.Chunks+5].state)
+	require.Equal(t, b.d.lay.Bands-2, b.d.lay.UsableBands)
+	b.fill()
+	require.Empty(t, b.churn(500, 6, 8))
+	b.good()
+	b.stop(false)
+	b.load()
+	b.good()
+	b.stop(false)
+}
+
+// TestZonesTurnWhileRunning: a zone that goes read-only is emptied; one that
+// goes offline takes what it held with it, and nothing else; both leave smaller
+// bands.
+func TestZonesTurnWhileRunning(t *testing.T) {
+	for _, state := range []bdev.ZoneState{bdev.ZoneReadOnly, bdev.ZoneOffline} {
+		t.Run(state.String(), func(t *testing.T) {
+			b := newBed(t, zonedTiny(tiny))
+			b.create()
+			b.fill()
+			b.settleAll()
+			var s *segment
+			for i := range b.d.segs {
+				if c := &b.d.segs[i]; c.band && c.state == segFull && b.d.valid[i] > 20 {
+					s = c
+					break
+				}
+			}
+			require.NotNil(t, s)
+			first := uint64(s.id) * 2
+			held := map[uint64]bool{} // what is in the band, and can be lost with one of its zones
+			for lba := range b.d.Blocks() {
+				if a := b.d.table.Get(lba); a >= 2 {
+					if idx, _ := b.d.segOf(a); idx == s.idx {
+						held[lba] = true
+					}
+				}
+			}
+			require.NoError(t, b.zoned.SetZoneState(first+1, state))
+			b.until("band emptied", func() bool { return s.state == segFull || s.state == segFree || s.state == segQuarantine })
+			b.until("put away", func() bool { return !s.evacuate || s.unreadable > 0 })
+			if state == bdev.ZoneOffline {
+				for lba := range held {
+					b.gone[lba] = true
+				}
+			}
+			bad := b.verify(false)
+			if state == bdev.ZoneReadOnly {
+				require.Empty(t, bad)
+			} else {
+				require.NotEmpty(t, bad)
+				require.Less(t, len(bad), len(held)*4/5, "what is in the other zone")
+			}
+			require.Empty(t, b.churn(600, 6, 8))
+			b.verify(false)
+			b.settleAll()
+			require.Equal(t, HealthOK, b.d.health)
+		})
+	}
+}
+
+// TestFailingResets: a zone whose reset fails is retired, its band goes on with
+// the others.
+func TestFailingResets(t *testing.T) {
+	b := newBed(t, zonedTiny(tiny))
+	b.create()
+	b.fill()
+	b.zoned.FailReset(2)
+	require.Empty(t, b.churn(1500, 6, 8))
+	b.good()
+	smaller := 0
+	for i := range b.d.segs {
+		if s := &b.d.segs[i]; s.band && s.slots == 56 {
+			smaller++
+		}
+	}
+	require.Equal(t, 1, smaller)
+	b.stop(false)
+	b.load()
+	b.good()
+	b.stop(false)
+}
+
+// TestZonesAgainstLimits: the limits of open and active zones are respected.
+func TestZonesAgainstLimits(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		for _, limit := range []uint32{4, 5, 6, 8} {
+			t.Run(fmt.Sprintf("cache %v, limit %d", cached, limit), func(t *testing.T) {
+				g := zonedTiny(tiny)
+				z := *g.zones
+				z.MaxOpen, z.MaxActive = limit, limit
+				g.zones = &z
+				if !cached {
+					g.noCache, g.cache = true, 512
+				}
+				b := newBed(t, g)
+				b.create()
+				b.fill()
+				require.Empty(t, b.churn(800, 6, 8))
+				b.good()
+				require.Zero(t, b.stats().Rehomed, "a write that the limits refused")
+				b.restart()
+				require.Empty(t, b.churn(300, 6, 8))
+				b.good()
+				b.stop(false)
+			})
+		}
+	}
+	g := zonedTiny(tiny)
+	g.zones = &zone.Options{ZoneBlocks: 64, Units: 2, MaxOpen: 3}
+	b := newBed(t, g)
+	cfg := b.cfg
+	cfg.Create = true
+	require.ErrorContains(t, b.start(cfg), "use fewer parallel units")
+}
+
+// TestZonedWriteErrors: a write that fails seals its band; nothing is lost.
+func TestZonedWriteErrors(t *testing.T) {
+	for name, g := range bases() {
+		if g.zones == nil {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, g)
+			b.create()
+			b.fillTo(b.d.Blocks() / 2)
+			for range 5 {
+				a := b.fault(onBase, errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, After: 10, Count: 1, From: b.bandsFrom()})
+				require.Empty(t, b.churn(150, 6, 8))
+				a.Remove()
+			}
+			b.good()
+			b.crashed()
+			b.settleAll()
+			b.restart()
+			b.good()
+			b.stop(false)
+		})
+	}
+}
+
+// bandsFrom is the first block of the base that holds bands.
+func (b *bed) bandsFrom() uint64 {
+	if b.d.zones != nil {
+		from, _ := b.d.zones.Extent(0)
+		return from
+	}
+	return b.d.segs[b.d.lay.Chunks].off
+}

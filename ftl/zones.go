@@ -1,0 +1,242 @@
+package ftl
+
+import (
+	"fmt"
+
+	"goftl/bdev"
+	"goftl/ftl/record"
+	"goftl/ftl/zoned"
+)
+
+// What the FTL does differently on a zoned base. The translation of slots to
+// zones, their write pointers and states are the business of ftl/zoned; here
+// are the zones of a band in its life: reset when it is opened, finished when
+// it is closed, dropped or emptied first when they fail.
+
+// stepDiscover reads the states of the zones of a zoned base.
+func stepDiscover(p *process) {
+	d := enter(p)
+	if !d.base.info.Zoned {
+		p.Skip()
+		return
+	}
+	var err error
+	d.zones, err = zoned.New(zoned.Config{
+		Thread: d.th, Channel: d.base.ch, Info: d.base.info, Units: d.cfg.ZoneUnits, Append: d.cfg.ZoneAppend,
+		Logger: d.log, Changed: zoneChanged, Arg: d,
+	})
+	if err != nil {
+		p.Fail(err)
+		return
+	}
+	d.zones.Discover(func(arg any, err error) { next(arg.(*Device), err) }, d)
+}
+
+// layZones binds the zones to the layout, before segments are built.
+func (d *Device) layZones() error {
+	if d.lay.Zoned() != (d.zones != nil) {
+		return fmt.Errorf("base device %s is %s, it was %s when the FTL was made: %w", d.base.name(),
+			zonedOr(d.zones != nil), zonedOr(d.lay.Zoned()), zoned.ErrShape)
+	}
+	if d.zones == nil {
+		return nil
+	}
+	if err := d.zones.Lay(d.lay); err != nil {
+		return err
+	}
+	d.base.zones = d.zones
+	return nil
+}
+
+func zonedOr(yes bool) string {
+	if yes {
+		return "zoned"
+	}
+	return "conventional"
+}
+
+// takeZones gives every band the slots that its zones have now, and takes bands
+// without any out of use.
+func (d *Device) takeZones() {
+	for i := range d.segs {
+		s := &d.segs[i]
+		if !s.zoned() || s.state != segFree {
+			continue
+		}
+		s.setCapacity(d.zones.Slots(uint64(s.id)))
+		if s.body == 0 {
+			s.setState(segBad)
+		}
+	}
+}
+
+// useZones brings back the zones with which a segment in use was opened.
+func (s *segment) useZones(ds *record.Descriptor) error {
+	if !s.zoned() || ds.State == record.StateFree {
+		return nil
+	}
+	if err := s.d.zones.Use(uint64(s.id), ds.Zones, ds.Capacity); err != nil {
+		return err
+	}
+	s.setCapacity(ds.Capacity)
+	return nil
+}
+
+// zonesAllow says whether the device's limits of open zones let the stream open
+// a band. Relocation always finds room for one.
+func (d *Device) zonesAllow(t *stream) bool {
+	if d.zones == nil {
+		return true
+	}
+	if t == &d.gc.stream {
+		return d.zones.MayWrite(0)
+	}
+	hold := 0
+	if gc := &d.gc.stream; gc.cur == nil && gc.next == nil {
+		hold = 1
+	}
+	if t.cur != nil {
+		hold++ // opening ahead is a luxury
+	}
+	return d.zones.MayWrite(hold)
+}
+
+// openReset goes on with opening a band when its zones are empty.
+func openReset(arg any, err error) {
+	s := arg.(*segment)
+	d, t := s.d, s.owner
+	if err == nil {
+		s.setCapacity(d.zones.Slots(uint64(s.id)))
+		if s.body > 0 {
+			d.describeOpen(s)
+			return
+		}
+		err = zoned.ErrNoZone
+	}
+	d.log.Error("band dropped: none of its zones can be written", "id", s.id, "err", err)
+	s.releaseZones()
+	s.setState(segBad)
+	t.next = nil
+	t.ready(d)
+	d.wake()
+}
+
+// releaseZones lets the limits of open zones forget a band that was not written.
+func (s *segment) releaseZones() {
+	if s.zoned() {
+		s.d.zones.Release(uint64(s.id))
+	}
+}
+
+// finishZones ends the closing of a segment, with its zones finished.
+func (s *segment) finishZones(err error) {
+	if !s.zoned() {
+		s.closed(err)
+		return
+	}
+	s.closing, s.closeErr = closeZones, err
+	s.d.zones.Finish(uint64(s.id), zonesFinished, s)
+}
+
+func zonesFinished(arg any, _ error) {
+	s := arg.(*segment)
+	s.closed(s.closeErr)
+}
+
+// settleZones finishes or empties zones that an earlier life left open in bands
+// that are not in use: the device counts them against its limits.
+func (d *Device) settleZones(done func(d *Device, err error)) {
+	left := 1
+	one := func(arg any, _ error) {
+		if left--; left == 0 {
+			done(arg.(*Device), nil)
+		}
+	}
+	for i := range d.segs {
+		s := &d.segs[i]
+		if !s.zoned() || s.state == segOpen || d.zones.Idle(uint64(s.id)) {
+			continue
+		}
+		left++
+		if s.state == segFree {
+			d.zones.Reset(uint64(s.id), one, d)
+			d.zones.Release(uint64(s.id))
+			continue
+		}
+		d.zones.Finish(uint64(s.id), one, d)
+	}
+	d.th.Post(func(arg any) { one(arg, nil) }, d)
+}
+
+// zoneChanged hears that a zone takes no writes any more. What it holds is
+// moved away while it can be read; the band does without it in its next use.
+func zoneChanged(arg any, band uint64, state bdev.ZoneState) {
+	d := arg.(*Device)
+	if d.lay == nil || band >= d.lay.Bands || d.segs == nil {
+		return
+	}
+	s := &d.segs[d.lay.Chunks+band]
+	d.log.Warn("band has a zone that takes no writes", "id", s.id, "state", s.state.String(), "zone", state.String())
+	d.evacuateSegment(s)
+}
+
+// mediaEvents takes what a device says of blocks that are failing, though they
+// can still be read: the segments that they are in are emptied before others.
+func (d *Device) mediaEvents(v *dev) {
+	var batch [bdev.MediaBatch]bdev.MediaExtent
+	for {
+		n := v.desc.MediaEvents(batch[:])
+		if n == 0 {
+			return
+		}
+		d.mediaBatch(v, batch[:n])
+	}
+}
+
+func (d *Device) mediaBatch(v *dev, extents []bdev.MediaExtent) {
+	if d.lay == nil || d.segs == nil {
+		return
+	}
+	for _, e := range extents {
+		for i := range d.segs {
+			s := &d.segs[i]
+			from, to := s.off, s.off+uint64(s.slots)
+			if s.zoned() {
+				from, to = d.zones.Extent(uint64(s.id))
+			}
+			if s.dev == v && e.LBA < to && e.LBA+e.Blocks > from {
+				d.log.Info("the device asks for relocation", "kind", s.kindName(), "id", s.id, "lba", e.LBA, "blocks", e.Blocks)
+				d.stats.MediaEvents++
+				d.evacuateSegment(s)
+			}
+		}
+	}
+}
+
+// markUrgent puts a segment in front of those to be emptied.
+func (d *Device) markUrgent(s *segment) {
+	if !s.evacuate {
+		s.evacuate = true
+		d.urgent[kindIndex(s.band)]++
+	}
+}
+
+func (d *Device) unmarkUrgent(s *segment) {
+	if s.evacuate {
+		s.evacuate = false
+		d.urgent[kindIndex(s.band)]--
+	}
+}
+
+// evacuateSegment has a segment emptied before others.
+func (d *Device) evacuateSegment(s *segment) {
+	switch s.state {
+	case segFull, segClosing:
+		d.markUrgent(s)
+	case segOpen:
+		d.markUrgent(s)
+		d.seal(s)
+	default:
+	}
+	d.wake()
+}
