@@ -282,20 +282,12 @@ func ckptStep(x *devIO, err error) {
 		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 	case ckptFlushMeta:
-		if d.meta != &d.base {
-			if d.meta == d.logDev {
-				d.durableU = max(d.durableU, c.cu)
-			}
-			c.stage = ckptFlushBase
-			c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
-			c.io.call(ckptStep, d)
-			return
-		}
-		fallthrough // it is the same device
+		c.logFlushed(x.dev)
+		c.stage = ckptFlushBase
+		c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
+		c.io.call(ckptStep, d)
 	case ckptFlushBase:
-		if d.logDev == &d.base {
-			d.durableU = max(d.durableU, c.cu)
-		}
+		c.logFlushed(x.dev)
 		c.stage = ckptCommit
 		next := d.sb
 		next.CkptK, next.DirSlot, next.CU, next.CM = c.k, c.slot, c.cu, c.cm
@@ -304,6 +296,13 @@ func ckptStep(x *devIO, err error) {
 		d.writeSuperblock(next, ckptCommitted)
 	default:
 		assert.That(false, "a checkpoint has no such stage")
+	}
+}
+
+// logFlushed notes that records up to cu are durable, if v is the log's device.
+func (c *ckptState) logFlushed(v *dev) {
+	if v == c.d.logDev {
+		c.d.durableU = max(c.d.durableU, c.cu)
 	}
 }
 

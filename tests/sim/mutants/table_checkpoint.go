@@ -43,11 +43,11 @@ func (f *Flat) EndCheckpoint() {
 	{
 		rule: "12", name: "a checkpoint commits before its pages are durable", test: crashes,
 		edits: []edit{{"ftl/checkpoint.go", `
-		c.stage = ckptFlushCache
-		c.io.prepare(&d.cache, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
+		c.stage = ckptFlushMeta
+		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 `, `
-		c.stage = ckptFlushCache
+		c.stage = ckptFlushMeta
 		ckptStep(x, nil)
 `}},
 	},
@@ -93,7 +93,7 @@ func (f *Flat) EndCheckpoint() {
 	{
 		rule: "12", name: "the other slot is taken for a rotten page", test: rot,
 		edits: []edit{{"ftl/load.go", `
-		d.stats.crc(&d.cache, SourceL2P)
+		d.stats.crc(d.meta, SourceL2P)
 		ld.rot(p)
 		return
 	}
@@ -110,7 +110,7 @@ func (ld *loader) other(p uint64, block []byte) {
 	buf := iobuf.Alloc(blockSize)
 	ld.under++
 	x := new(devIO)
-	x.prepareOne(&d.cache, bdev.OpRead, buf, d.lay.Region(layout.L2PSlot(slot^1)).Offset+p, SourceL2P)
+	x.prepareOne(d.meta, bdev.OpRead, buf, d.lay.Region(layout.L2PSlot(slot^1)).Offset+p, SourceL2P)
 	x.call(func(_ *devIO, err error) {
 		k := uint64(0)
 		for i := range 8 {

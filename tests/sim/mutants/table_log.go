@@ -85,7 +85,7 @@ var tableLog = []mutant{
 	},
 	{
 		rule: "6", name: "a flush goes to the wrong device", test: crashes,
-		edits: []edit{{"ftl/flush.go", `f.io.prepare(&d.cache,`, `f.io.prepare(&d.base,`}},
+		edits: []edit{{"ftl/flush.go", `f.io.prepare(d.logDev,`, `f.io.prepare(&d.base,`}},
 	},
 	{
 		rule: "6", name: "a flush is answered by one that was under way already", test: crashes,
@@ -119,9 +119,9 @@ var tableLog = []mutant{
 	{
 		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: crashes,
 		edits: []edit{{"ftl/checkpoint.go", `
-		d.durableU = max(d.durableU, c.cu)
+		c.d.durableU = max(c.d.durableU, c.cu)
 `, `
-		d.durableU = d.ackedU
+		c.d.durableU = c.d.ackedU
 `}},
 	},
 	{
