@@ -46,7 +46,7 @@ race: ## The unit tests of everything that uses reactors or goroutines, under th
 	$(GO) test -race -timeout $(TIMEOUT) $(RACE)
 
 sim: ## Simulator: SEEDS=n random seeds from SEED=s on (SEED=0: fresh ones; a failing seed prints how to replay it)
-	$(GO) test -timeout 0 ./tests/sim ./tests/sim/ftlsim -seeds $(SEEDS) -seed $(SEED)
+	$(GO) test -timeout 0 ./tests/sim ./tests/sim/ftlsim ./tests/sim/nbdsim -seeds $(SEEDS) -seed $(SEED)
 
 sim-mutants: SEEDS = 5000
 sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=5000 seeds

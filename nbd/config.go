@@ -23,9 +23,11 @@ const (
 // Limits bound what clients can make the server hold. Zero fields take their
 // defaults.
 type Limits struct {
-	Requests    int // of one connection, unanswered; default 1024
-	Bytes       int // of one connection, data of unanswered requests; default 64 MiB
-	ThreadBytes int // of all connections of a thread; default 512 MiB
+	Requests int // of one connection, unanswered; default 1024
+	Bytes    int // of one connection, data of unanswered requests; default 64 MiB
+	// ThreadBytes is for the data of all connections of a thread; a request
+	// that needs more is refused. Default 512 MiB.
+	ThreadBytes int
 	Conns       int // connections of the server; default 1024
 	// HandshakeTicks is how many seconds a client may take to negotiate;
 	// default 30.
@@ -82,7 +84,7 @@ func (l *Limits) complete() error {
 	}{
 		{"Requests", l.Requests, 1, 1 << 16},
 		{"Bytes", l.Bytes, 64 << 10, 1 << 40},
-		{"ThreadBytes", l.ThreadBytes, 2 * MaxRequest, 1 << 40},
+		{"ThreadBytes", l.ThreadBytes, 2 * slabSize, 1 << 40},
 		{"Conns", l.Conns, 1, 1 << 20},
 		{"HandshakeTicks", l.HandshakeTicks, 1, 1 << 20},
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -19,56 +18,57 @@ var errHangup = fmt.Errorf("nbd: the client hung up: %w", unix.EPIPE)
 type conn struct {
 	s      *Session
 	th     *thread.Thread
-	fd     int
+	sock   Socket
 	watch  thread.FDWatch
 	events uint32 // what is watched for
 	full   bool   // the socket took less than there was
 	first  []byte // came behind the last option and was not taken yet
 	eof    bool
 	done   bool
-	msg    unix.Msghdr
 	log    *slog.Logger
 }
 
-// handoff is a connection on its way from gnet to its thread.
-type handoff struct {
-	host  *Host
-	n     Negotiated
-	fd    int
-	first []byte // what came behind the last option
-	log   *slog.Logger
-	gone  func() // the connection is over
+// Handoff is a connection on its way from where it was negotiated to the
+// thread of its export.
+type Handoff struct {
+	Host   *Host
+	To     Negotiated
+	Socket Socket
+	First  []byte // what came behind the last option
+	Log    *slog.Logger
+	Gone   func(why error) // the connection is over; nil when the client said good-bye
 }
 
-// adopt starts a session on a socket that was negotiated elsewhere. It runs on
-// the export's thread and owns the socket from now on.
-func adopt(arg any) {
-	o := arg.(*handoff)
-	c := &conn{th: o.host.th, fd: o.fd, log: o.log}
+// Adopt serves a connection that was negotiated elsewhere, until it ends. It
+// runs on the thread of the export and owns the socket from now on.
+func Adopt(o *Handoff) {
+	c := &conn{th: o.Host.th, sock: o.Socket, log: o.Log}
 	if err := c.start(o); err != nil {
-		c.log.Warn("nbd: cannot serve a connection", "export", o.n.Export(), "err", err)
-		_ = unix.Close(o.fd)
-		o.gone()
+		c.log.Warn("nbd: cannot serve a connection", "export", o.To.Export(), "err", err)
+		o.Socket.Close()
+		o.Gone(err)
 	}
 }
 
-func (c *conn) start(o *handoff) error {
-	s, err := NewSession(o.host, o.n, c)
+func adopt(arg any) { Adopt(arg.(*Handoff)) }
+
+func (c *conn) start(o *Handoff) error {
+	s, err := NewSession(o.Host, o.To, c)
 	if err != nil {
 		return err
 	}
 	c.s = s
 	c.events = unix.EPOLLIN
-	if c.watch, err = c.th.WatchFD(c.fd, c.events, onSocket, c); err != nil {
+	if c.watch, err = c.sock.Watch(c.th, c.events, onSocket, c); err != nil {
 		c.done = true
 		s.Kill(err)
 		s.Close()
 		return err
 	}
-	s.onClose = o.gone
-	c.first = o.first
+	s.onClose = o.Gone
+	c.first = o.First
 	c.resume()
-	if o.host.draining {
+	if o.Host.draining {
 		s.Drain()
 	}
 	c.settle()
@@ -126,11 +126,10 @@ func (c *conn) receive() {
 	if len(vecs) == 0 {
 		return
 	}
-	c.msg = unix.Msghdr{Iov: &vecs[0], Iovlen: uint64(len(vecs))}
-	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&c.msg)), unix.MSG_DONTWAIT)
+	n, errno := c.sock.Recv(vecs)
 	switch {
 	case errno == 0 && n > 0:
-		c.s.Received(int(n))
+		c.s.Received(n)
 	case errno == 0:
 		c.eof = true
 		c.s.EOF()
@@ -149,12 +148,10 @@ func (c *conn) send() {
 		if len(vecs) == 0 {
 			return
 		}
-		c.msg = unix.Msghdr{Iov: &vecs[0], Iovlen: uint64(len(vecs))}
-		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&c.msg)),
-			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		n, errno := c.sock.Send(vecs)
 		switch errno {
 		case 0:
-			c.s.Sent(int(n))
+			c.s.Sent(n)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			c.full = true
@@ -197,7 +194,7 @@ func (c *conn) close() {
 	c.done = true
 	// The socket is closed anyhow: what goes wrong on the way is of no use to anybody.
 	_ = c.watch.Close()
-	_ = unix.Close(c.fd)
+	c.sock.Close()
 	if why := c.s.Why(); errors.Is(why, errStalled) {
 		c.log.Warn("nbd: connection cut", "export", c.s.lane.x.Name, "why", why)
 	} else if why != nil && !errors.Is(why, errDrained) {

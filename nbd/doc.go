@@ -12,7 +12,7 @@
 // Handshake and Session know no sockets, no clock and no goroutine: they take
 // bytes and give bytes, so that a simulator drives them as a reactor does. A
 // Session asks for attention through its Transport; conn is the one that has
-// a socket.
+// a Socket, which a server gets from the system and a simulator invents.
 //
 // # The way of a request
 //

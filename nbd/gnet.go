@@ -147,7 +147,10 @@ func (s *Server) handOver(n *negotiation, rest []byte) {
 		s.active.Add(1)
 	}
 	s.mu.Unlock()
-	o := &handoff{host: to.x.host, n: to, fd: fd, first: append([]byte(nil), rest...), log: s.log, gone: s.gone}
+	o := &Handoff{
+		Host: to.x.host, To: to, Socket: &fdSocket{fd: fd}, First: append([]byte(nil), rest...), Log: s.log,
+		Gone: func(error) { s.gone() },
+	}
 	if ok && to.x.Thread.TrySend(adopt, o) {
 		return
 	}

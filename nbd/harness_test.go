@@ -180,9 +180,7 @@ func (w *wire) finish() {
 
 func (r *rig) idle() {
 	r.t.Helper()
-	require.Zero(r.t, r.host.Sessions())
-	require.Zero(r.t, r.host.data.used)
-	require.Zero(r.t, r.host.input.used)
+	require.Zero(r.t, r.host.Holding())
 	require.Empty(r.t, r.host.lanes)
 }
 

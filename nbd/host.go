@@ -48,8 +48,38 @@ func newHost(th *thread.Thread, l Limits) *Host {
 	return h
 }
 
-// Sessions returns how many sessions the host has.
-func (h *Host) Sessions() int { return len(h.sessions) }
+// Drain lets every session finish what it has in flight and end, also those
+// that come later.
+func (h *Host) Drain() {
+	h.draining = true
+	for _, s := range h.sessions {
+		s.Drain()
+	}
+}
+
+// Holding is what the sessions of a host hold.
+type Holding struct {
+	Sessions int
+	Requests int // admitted and not answered
+	Locks    int // writes that run or wait for each other
+	Waiters  int // sessions that wait for memory
+	Data     int // bytes of buffers for data, at most Limits.ThreadBytes
+	Input    int // bytes of buffers for what was received
+}
+
+// Holding counts what the sessions hold now.
+func (h *Host) Holding() Holding {
+	o := Holding{Sessions: len(h.sessions), Waiters: h.starving(), Data: h.data.used, Input: h.input.used}
+	for _, s := range h.sessions {
+		o.Requests += s.inflight
+	}
+	for _, l := range h.lanes {
+		for r := l.first; r != nil; r = r.succ {
+			o.Locks++
+		}
+	}
+	return o
+}
 
 // lane is one export on its thread.
 type lane struct {

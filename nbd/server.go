@@ -306,13 +306,13 @@ func (w *drainWait) concerns(s *Session) bool { return w.x == nil || s.lane.x ==
 func beginDrain(arg any) {
 	w := arg.(*drainWait)
 	if w.x == nil {
-		w.h.draining = true
+		w.h.Drain()
 	} else {
 		w.x.removed = true
-	}
-	for _, s := range w.h.sessions {
-		if w.concerns(s) {
-			s.Drain()
+		for _, s := range w.h.sessions {
+			if w.concerns(s) {
+				s.Drain()
+			}
 		}
 	}
 	w.h.drains = append(w.h.drains, w)

@@ -50,7 +50,7 @@ type Session struct {
 	cur  *request // its data is being received
 	skip uint64   // data of a refused write to throw away
 
-	onClose func()
+	onClose func(why error)
 
 	inflight int // requests admitted and not answered
 	held     int // bytes of their buffers, and of answers not sent
@@ -214,7 +214,7 @@ func (s *Session) Close() {
 	s.lane.put()
 	s.host.remove(s)
 	if s.onClose != nil {
-		s.onClose()
+		s.onClose(s.why)
 	}
 }
 

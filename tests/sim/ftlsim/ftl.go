@@ -49,6 +49,9 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 	})
 }
 
+// FTL returns the device itself, for a target that puts something in front of it.
+func (f *ftlDevice) FTL() *ftl.Device { return f.d }
+
 // Blocks is the size of the device.
 func (f *ftlDevice) Blocks() uint64 { return f.d.Blocks() }
 

@@ -242,6 +242,9 @@ func (p *Play) refused(s *slot) {
 		p.m.ReadEnds(s.acks)
 	}
 	p.count("user errors", 1)
+	if t, ok := p.t.(Remote); ok && t.Forgives(q.Err) {
+		return
+	}
 	if p.tolerant() {
 		for _, allowed := range []unix.Errno{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENOSPC} {
 			if errors.Is(q.Err, allowed) {

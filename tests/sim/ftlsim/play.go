@@ -69,6 +69,9 @@ func NewPlay(c *sim.Case, t Target, plan *Plan, shmDir string) *Play {
 	for i := range p.disks {
 		p.disks[i] = sim.NewDisk(p.stream(diskNames[i], 0), c.Trace, plan.disk(i))
 	}
+	if _, ok := t.(Remote); ok {
+		p.m.Unordered()
+	}
 	return p
 }
 
@@ -140,7 +143,7 @@ func (p *Play) oneLife(l *Life) error {
 // boot begins a life.
 func (p *Play) boot(l *Life) error {
 	o := p.plan.World
-	b := &Boot{Plan: p.plan, Calm: l.Calm}
+	b := &Boot{Plan: p.plan, Calm: l.Calm, Failf: p.failf}
 	if p.life != nil {
 		p.count("spins", p.life.w.Spins())
 		o.Start = p.life.w.Now() + 1e6
@@ -411,7 +414,7 @@ func (p *Play) settle() error {
 // stop ends the life in order; then the power may fail, or not.
 func (p *Play) stop(f fuse) error {
 	fast := p.life.plan.Fast
-	done := false
+	done, refused := false, p.dev.ReadOnly() // a device that has given up writing ends as if by a fast stop
 	var failed error
 	p.life.boot.Thread.Send(func(any) {
 		p.dev.Stop(fast, func(err error) { done, failed = true, err })
@@ -426,7 +429,7 @@ func (p *Play) stop(f fuse) error {
 	if err := p.leaks(); err != nil {
 		return fmt.Errorf("after a stop with %w: %w", failed, err)
 	}
-	if fast || failed != nil {
+	if fast || refused || failed != nil {
 		p.count("fast stops", 1)
 	} else {
 		p.count("clean stops", 1)

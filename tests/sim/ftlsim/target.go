@@ -79,6 +79,16 @@ type Boot struct {
 	AcceptLoss bool
 	Life       int
 	Calm       bool // nothing fails in this life
+	// Failf reports what a target finds wrong.
+	Failf func(format string, args ...any)
+}
+
+// Remote is a Target whose devices are reached over connections. Acknowledgements take different ways then, and do not
+// arrive in the order of the log.
+type Remote interface {
+	Target
+	// Forgives says whether a request may end with an error although no device has failed.
+	Forgives(err error) bool
 }
 
 // Target builds devices.

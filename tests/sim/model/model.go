@@ -79,11 +79,15 @@ type Model struct {
 	durable uint64 // acknowledgements that a completed flush covers
 	logged  uint64 // acknowledgements that a durable op with FUA comes behind: durable too in a log
 	ids     uint64
+	loose   bool           // see Unordered
 	reads   map[uint64]int // reads in flight, by the acknowledgements at their submission
 }
 
 // NewModel returns the model of a device full of zeroes.
 func NewModel() *Model { return &Model{blocks: make(map[uint64]*block), reads: make(map[uint64]int)} }
+
+// Unordered says that acknowledgements do not arrive in the order of the log.
+func (m *Model) Unordered() { m.loose = true }
 
 // Submit begins a write or trim.
 func (m *Model) Submit(trim, fua bool, lba, count uint64) *Op {
@@ -322,7 +326,7 @@ func (m *Model) CheckRecovered(p Point, found map[uint64]uint64, mayFail bool) e
 		if o := m.writerOf(lba, found); o != nil && o.seen == o.Count && !o.FUA {
 			// All of the op is there, so everything that was acknowledged before it is. An op with FUA is answered
 			// later than its place in the log says.
-			if o.ack != 0 {
+			if o.ack != 0 && !m.loose {
 				upTo = max(upTo, o.ack)
 			} else {
 				upTo = max(upTo, o.before)

@@ -1,0 +1,116 @@
+package nbdsim
+
+import (
+	"encoding/binary"
+
+	"goftl/nbd/proto"
+	"goftl/tests/sim"
+	"goftl/tests/sim/ftlsim"
+	"goftl/tests/sim/model"
+)
+
+// call is one NBD request and what its client knows of it.
+type call struct {
+	q      proto.Request
+	r      *ftlsim.Request // the player's; nil: the client's own
+	body   []byte          // of a write
+	skip   uint64          // bytes that a read asks for in front of the player's
+	want   proto.Errno     // the answer to the client's own
+	data   []byte          // what a read returned
+	filled uint64
+	chunks int
+	err    proto.Errno
+}
+
+// encode appends the request as it is sent.
+func (k *call) encode(b []byte) []byte {
+	var h [proto.RequestSize]byte
+	proto.PutRequest(h[:], &k.q)
+	return append(append(b, h[:]...), k.body...)
+}
+
+var commandOf = [...]proto.Command{
+	ftlsim.Read: proto.CmdRead, ftlsim.Write: proto.CmdWrite, ftlsim.Trim: proto.CmdWriteZeroes, ftlsim.Flush: proto.CmdFlush,
+	ftlsim.Zero: proto.CmdWrite,
+}
+
+// newCall makes an NBD request of a player's: one of many that do the same.
+func newCall(rnd *sim.Rand, c *cells, r *ftlsim.Request) *call {
+	k := &call{r: r}
+	q := &k.q
+	q.Command = commandOf[r.Kind]
+	if r.Kind == ftlsim.Flush {
+		return k
+	}
+	lo, hi := c.start[r.LBA], c.start[r.LBA+r.Count]
+	if r.FUA || rnd.IntN(16) == 0 {
+		q.Flags = proto.CmdFlagFUA
+	}
+	const mask = model.BlockSize - 1
+	whole := (lo|hi)&mask == 0
+	if r.Kind == ftlsim.Zero && rnd.IntN(2) == 0 {
+		q.Command = proto.CmdWriteZeroes
+	}
+	switch {
+	case r.Kind == ftlsim.Read && rnd.IntN(4) == 0:
+		// More than the player asked for.
+		k.skip = rnd.Uint64N(min(lo, 5000) + 1)
+		lo -= k.skip
+		hi += rnd.Uint64N(min(c.bytes()-hi, 5000) + 1)
+	case q.Command == proto.CmdWrite:
+		k.body = c.pack(nil, r.Bufs, r.LBA, r.Count)
+	case r.Kind == ftlsim.Trim && whole && rnd.IntN(2) == 0:
+		// A trim leaves alone what it covers in part.
+		q.Command = proto.CmdTrim
+		lo -= rnd.Uint64N(min(lo, mask) + 1)
+		hi += rnd.Uint64N(min(c.bytes()-hi, mask) + 1)
+	case q.Command == proto.CmdWriteZeroes:
+		if rnd.IntN(2) == 0 {
+			q.Flags |= proto.CmdFlagNoHole
+		}
+		if whole && rnd.IntN(2) == 0 {
+			q.Flags |= proto.CmdFlagFastZero
+		}
+	}
+	q.Offset, q.Length = lo, uint32(hi-lo)
+	return k
+}
+
+// fill takes a piece of the data of a read. It reports whether it fits.
+func (k *call) fill(offset uint64, data []byte, hole uint64) bool {
+	n := uint64(len(data)) + hole
+	if k.q.Command != proto.CmdRead || offset < k.q.Offset || offset+n > k.q.Offset+uint64(k.q.Length) {
+		return false
+	}
+	if k.data == nil {
+		k.data = make([]byte, k.q.Length)
+	}
+	copy(k.data[offset-k.q.Offset:], data)
+	k.filled += n
+	k.chunks++
+	return true
+}
+
+// complete reports whether a read that succeeded returned what it was asked for.
+func (k *call) complete() bool {
+	return k.q.Command != proto.CmdRead || k.filled == uint64(k.q.Length) &&
+		(k.q.Flags&proto.CmdFlagDF == 0 || k.chunks <= 1)
+}
+
+// take takes a chunk of a structured reply. It reports whether it fits.
+func (k *call) take(h *proto.Chunk, data []byte) bool {
+	switch {
+	case h.Type == proto.ReplyNone:
+		return len(data) == 0 && h.Flags&proto.ReplyFlagDone != 0
+	case h.Type == proto.ReplyOffsetData && len(data) > 8:
+		return k.fill(binary.BigEndian.Uint64(data), data[8:], 0)
+	case h.Type == proto.ReplyOffsetHole && len(data) == 12:
+		return k.fill(binary.BigEndian.Uint64(data), nil, uint64(binary.BigEndian.Uint32(data[8:])))
+	case h.Type.IsError() && len(data) >= 6 && len(data) >= 6+int(binary.BigEndian.Uint16(data[4:])):
+		if e := proto.Errno(binary.BigEndian.Uint32(data)); k.err == proto.OK {
+			k.err = e
+		}
+		return k.err != proto.OK
+	}
+	return false
+}
