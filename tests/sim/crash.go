@@ -164,7 +164,15 @@ func kept(id, salt uint64, p float64) bool {
 	return float64(x>>11)/(1<<53) < p
 }
 
-// tear builds the block from sectors of any of its versions.
+// garble spoils a sector of a torn block: the power failed in the middle of it.
+func (d *Disk) garble(block []byte) {
+	at := d.r.IntN(len(block)/SectorSize) * SectorSize
+	for i := range SectorSize {
+		block[at+i] ^= byte(d.r.Uint64())
+	}
+}
+
+// tear builds the block from sectors of any of its versions. Now and then one of them is of none.
 func (d *Disk) tear(lba uint64, newest *version, p float64) {
 	out := d.newPage()
 	if s := d.stable[lba]; s != nil {
@@ -188,6 +196,9 @@ func (d *Disk) tear(lba uint64, newest *version, p float64) {
 	}
 	if mixed {
 		d.stats.Torn++
+		if d.r.IntN(4) == 0 {
+			d.garble(out.data)
+		}
 	}
 	for v := newest; v != nil; v = v.prev {
 		d.freePage(v.page)

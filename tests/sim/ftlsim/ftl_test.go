@@ -11,6 +11,9 @@ import (
 // TestFTL runs the FTL through crashes. It is the test behind every promise of the project.
 func TestFTL(t *testing.T) { play(t, "plain") }
 
+// TestFTLRestless does the same in small worlds that crash all the time, while they recover most of all.
+func TestFTLRestless(t *testing.T) { play(t, "restless") }
+
 // TestFTLFaults does the same over devices whose reads, writes and flushes fail now and then. Requests may fail then;
 // what was acknowledged is there all the same, once the devices work again.
 func TestFTLFaults(t *testing.T) { play(t, "faults") }

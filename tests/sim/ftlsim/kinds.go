@@ -20,8 +20,49 @@ type Kind struct {
 // Kinds are all kinds of worlds.
 var Kinds = []Kind{
 	{Name: "plain", Test: "TestFTL", Count: 200, Scale: 1},
+	{Name: "restless", Test: "TestFTLRestless", Count: 50, Scale: 2, Draw: drawRestless},
 	{Name: "faults", Test: "TestFTLFaults", Count: 50, Scale: 2, Draw: drawFaults, Errors: true},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
+}
+
+// drawRestless makes a small world of many short lives in which little is written and most starts are cut short: in a
+// large one too few crashes meet the writing of descriptors, superblocks and checkpoints, and what recovery itself does.
+func drawRestless(r *sim.Rand, p *Plan) {
+	p.Geometry = Geometry{
+		ChunkBlocks: 16 << r.IntN(2), BandBlocks: 16 << r.IntN(2), Chunks: 5 + r.Uint64N(5), Bands: 14 + r.Uint64N(6),
+		SparePct: uint32(10 + r.IntN(40)),
+	}
+	p.Config.Shm = r.IntN(3) != 0
+	p.Disks[Cache].Volatile, p.Disks[Cache].TearSectors = true, r.IntN(4) != 0
+	if r.IntN(2) == 0 {
+		p.Disks[Cache].MDSize = 0 // such a block can be torn
+	}
+	p.Disks[Base].Volatile, p.Disks[Base].TearSectors = r.IntN(4) != 0, r.IntN(4) != 0
+	last := len(p.Lives) - 2 // and the calm ones
+	most, noMem := 5+r.Skewed(100), p.Lives[0].Faults[Cache].NoMem
+	lives := make([]Life, 0, 32)
+	for range 10 + r.IntN(20) {
+		l := drawLife(r, uint64(len(lives))+1, most)
+		if r.IntN(3) != 0 {
+			l.Start = drawFuse(r, 600)
+		}
+		for i := range l.Faults {
+			l.Faults[i].NoMem = noMem
+			if r.IntN(3) == 0 {
+				l.Keep[i] = sim.SurviveSectors
+			}
+		}
+		lives = append(lives, l)
+	}
+	for _, l := range p.Lives[last:] {
+		l.Seed = uint64(len(lives)) + 1
+		for i := range l.Phases {
+			l.Phases[i].Seed = l.Seed<<8 | uint64(i) + 1
+			l.Phases[i].Ops = 1 + l.Phases[i].Ops%int(most)
+		}
+		lives = append(lives, l)
+	}
+	p.Lives = lives
 }
 
 // drawFaults has reads, writes and flushes fail now and then.
