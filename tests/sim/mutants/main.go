@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -45,7 +46,7 @@ func start() error {
 	flag.BoolVar(&o.clean, "control", true, "at the end, run the same seeds without a defect")
 	flag.BoolVar(&o.hidden, "hidden", false, "hunt for the defects of which the document says that something makes up for them: none may be found")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := o.prepare(only); err != nil {
 		return err

@@ -190,21 +190,25 @@ var tableLife = []mutant{
 		return
 	}
 `, `
-	if last <= rs.d.redoFrom {
-		last = 0
-	}
+	_ = last
 `},
 			{"ftl/recovery.go", `
 	end := d.redoFrom
 	out := rs.recs[:0]
 `, `
-	end := uint64(0)
-	if len(rs.recs) > 0 {
-		end = min(d.redoFrom, rs.recs[0].u-1)
+	var covered []redoRec
+	for _, r := range rs.recs {
+		if r.u <= d.redoFrom && r.kind != 0 {
+			covered = append(covered, r)
+		}
 	}
-	rs.maxD = max(rs.maxD, d.redoFrom)
-	defer func() { rs.gaps = 0 }()
+	end := d.redoFrom
 	out := rs.recs[:0]
+`},
+			{"ftl/recovery.go", `
+	rs.recs = out
+`, `
+	rs.recs = append(covered, out...)
 `},
 		},
 	},
