@@ -344,8 +344,10 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 	return record.DataSum(block, lba) == want, true
 }
 
-// metaFits compares block i of the run with the metadata that came with it.
+// metaFits compares block i of the run with the metadata that came with it. The
+// generation tells what an earlier use of the segment left there, should the
+// device have lost the write.
 func (op *readOp) metaFits(i int, block []byte, lba uint64) bool {
-	l, sum := record.MetaSum(op.md[i*int(op.d.cache.info.MDSize):])
-	return l == lba && record.DataSum(block, lba) == sum
+	l, sum, gen := record.MetaSum(op.md[i*int(op.d.cache.info.MDSize):])
+	return l == lba && gen == op.seg.gen && record.DataSum(block, lba) == sum
 }
