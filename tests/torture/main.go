@@ -76,23 +76,23 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := o.main(ctx)
+	_, code := o.main(ctx)
 	stop()
 	os.Exit(code)
 }
 
 // main runs and reports; it returns the exit code.
-func (o *options) main(ctx context.Context) int {
+func (o *options) main(ctx context.Context) (r *run, code int) {
 	r, err := o.run(ctx)
 	if err != nil {
 		fmt.Fprintln(o.out, "torture:", err)
-		return 2
+		return nil, 2
 	}
 	r.report()
 	if len(r.findings) > 0 {
-		return 1
+		return r, 1
 	}
-	return 0
+	return r, 0
 }
 
 // run tortures until the time is up, all campaigns are over, something was found, or ctx ends.

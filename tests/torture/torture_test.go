@@ -45,20 +45,19 @@ func build(t *testing.T, file, old, with string) string {
 }
 
 // torture runs campaigns; how far they get does not depend on the time that they take.
-func torture(t *testing.T, o options) (*run, string) {
+func torture(t *testing.T, o options, wantCode int) (*run, string) {
 	t.Helper()
 	var out bytes.Buffer
 	o.out, o.lanes, o.verbose = &out, 2, true
-	r, err := o.run(t.Context())
-	require.NoError(t, err)
-	r.report()
+	r, code := o.main(t.Context())
+	t.Log(out.String())
+	require.Equal(t, wantCode, code)
 	return r, out.String()
 }
 
 // TestTorture is the short form of make torture: a device in each world, and one more. Nothing may be found.
 func TestTorture(t *testing.T) {
-	r, out := torture(t, options{bin: build(t, "", "", ""), campaigns: len(worlds), lives: 5, seed: 100})
-	t.Log(out)
+	r, _ := torture(t, options{bin: build(t, "", "", ""), campaigns: len(worlds), lives: 5, seed: 100}, 0)
 	require.Empty(t, r.findings)
 	if why, skipped := r.skipped["full"]; skipped && os.Getenv("GOFTL_E2E_STRICT") != "" {
 		t.Fatal(why)
@@ -94,8 +93,8 @@ var broken = []struct {
 func TestLossIsFound(t *testing.T) {
 	for _, b := range broken {
 		t.Run(b.name, func(t *testing.T) {
-			r, out := torture(t, options{bin: build(t, b.file, b.old, b.with), campaigns: 100, world: "power", seed: 1, lie: b.lie})
-			require.NotEmpty(t, r.findings, out)
+			r, out := torture(t, options{bin: build(t, b.file, b.old, b.with), campaigns: 100, world: "power", seed: 1, lie: b.lie}, 1)
+			require.NotEmpty(t, r.findings)
 			kinds := []string{"lost", "damage", "no start"}
 			f := r.findings[0]
 			require.True(t, slices.Contains(kinds, f.what), f.Error())
@@ -105,4 +104,13 @@ func TestLossIsFound(t *testing.T) {
 				time.Since(r.began).Round(time.Millisecond), what)
 		})
 	}
+}
+
+// TestRunThatCannotBeMade has no program to run.
+func TestRunThatCannotBeMade(t *testing.T) {
+	var out bytes.Buffer
+	o := options{bin: t.TempDir(), out: &out}
+	_, code := o.main(t.Context())
+	require.Equal(t, 2, code)
+	require.Contains(t, out.String(), "make build")
 }
