@@ -31,6 +31,15 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
 		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
 	}
+	if g.NoCache {
+		cfg.NoCache = true
+		if g.Alone {
+			cfg.Cache = ""
+		}
+	}
+	if g.Zones.Blocks > 0 {
+		cfg.Base, cfg.ZoneAppend = zonesName, g.Zones.Append
+	}
 	if c.Greedy {
 		cfg.Policy = ftl.PolicyGreedy
 	}
@@ -144,7 +153,7 @@ func (f *ftlDevice) Forgotten(u uint64) bool {
 		return false
 	}
 	for _, s := range f.d.Segments() {
-		if s.Kind == "chunk" && s.FirstU <= u && u <= s.LastU {
+		if s.FirstU != 0 && s.FirstU <= u && u <= s.LastU {
 			return false
 		}
 	}
@@ -190,4 +199,9 @@ func (f *ftlDevice) Ended(add func(name string, n uint64)) {
 	add("checksums fetched", s.SumMisses)
 	add("block replaced before its move", s.Overtaken)
 	add("move raced a write", s.Outdated)
+	for _, i := range f.d.Segments() {
+		if i.Kind == "band" && i.State == "bad" {
+			add("band dropped", 1)
+		}
+	}
 }

@@ -18,6 +18,10 @@ func TestFTLRestless(t *testing.T) { play(t, "restless") }
 // what was acknowledged is there all the same, once the devices work again.
 func TestFTLFaults(t *testing.T) { play(t, "faults") }
 
+// TestFTLBases puts the FTL on zones, written in order or by append, some of which cannot be written or stop being so,
+// or does without a cache, or both.
+func TestFTLBases(t *testing.T) { play(t, "bases") }
+
 // TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
 // error, unless it said at its start that it has lost something.
 func TestFTLRot(t *testing.T) { play(t, "rot") }

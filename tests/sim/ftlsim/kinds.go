@@ -22,6 +22,7 @@ var Kinds = []Kind{
 	{Name: "plain", Test: "TestFTL", Count: 200, Scale: 1},
 	{Name: "restless", Test: "TestFTLRestless", Count: 50, Scale: 2, Draw: drawRestless},
 	{Name: "faults", Test: "TestFTLFaults", Count: 50, Scale: 2, Draw: drawFaults, Errors: true},
+	{Name: "bases", Test: "TestFTLBases", Count: 100, Scale: 1, Draw: drawBases},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
 }
 

@@ -38,6 +38,22 @@ type Geometry struct {
 	CacheRest, BaseRest uint64 // blocks of the disks beyond what the segments and their metadata need
 	SparePct            uint32
 	SizeBlocks          uint64 // of the device; 0: as large as it can be
+
+	NoCache bool  // users write to the bands, and what is called cache holds metadata
+	Alone   bool  // or nothing: the base holds that too
+	Zones   Zones // of the base, if it has any
+}
+
+// Zones are the zones of a base; without a size it has none. They make as many bands as the geometry says.
+type Zones struct {
+	Blocks, Capacity uint64
+	Units            uint64
+	WriteUnit        uint32
+	MaxOpen          uint32
+	Append           bool
+	Conv             uint64   // conventional zones in front
+	ReadOnly         []uint64 // zones that cannot be written from the beginning
+	Offline          []uint64
 }
 
 // CacheBlocks is the size of the cache: chunks, two copies of a descriptor for each segment, two slots for each page
@@ -47,7 +63,17 @@ func (g *Geometry) CacheBlocks() uint64 {
 }
 
 // BaseBlocks is the size of the base.
-func (g *Geometry) BaseBlocks() uint64 { return g.Bands*g.BandBlocks + 256 + g.BaseRest }
+func (g *Geometry) BaseBlocks() uint64 {
+	if z := &g.Zones; z.Blocks > 0 {
+		zones := z.Conv + g.Bands*z.Units
+		return zones*(z.Blocks+2) + zones*z.Blocks/64 + 64 // with the tables that the zones keep
+	}
+	n := g.Bands*g.BandBlocks + 256 + g.BaseRest
+	if g.Alone {
+		n += 2*g.Bands + 256
+	}
+	return n
+}
 
 // Config is how the device is run.
 type Config struct {
@@ -61,20 +87,24 @@ type Config struct {
 
 // Life is one process: it starts the device, verifies it, works and stops, unless a fuse ends it before.
 type Life struct {
-	Seed   uint64          `shrink:"-"`
-	Calm   bool            // nothing fails, all must come good
-	Look   bool            // the device is started read-only and looked at before
-	Clock  int64           // where the clock begins; 0: it goes on
-	Faults [2]sim.Faults   // of cache and base
-	Rot    int             // blocks that rot before the life, if the one before had come to rest
-	Start  Fuse            // when creating or loading is cut short
-	Phases []Phase         // of load
-	Work   Fuse            // when they are
-	Stop   Fuse            // when the stop is
-	Fast   bool            // the stop is a fast one
-	Check  bool            // the device checks itself once it has come to rest
-	Kill   bool            // the process ends, the power stays
-	Keep   [2]sim.Survival // what a power loss leaves
+	Seed   uint64        `shrink:"-"`
+	Calm   bool          // nothing fails, all must come good
+	Look   bool          // the device is started read-only and looked at before
+	Clock  int64         // where the clock begins; 0: it goes on
+	Faults [2]sim.Faults // of cache and base
+	// Of the zones: one that turns read-only in the middle of the work, and the reset that fails, counted from the
+	// beginning of the life; 0: none.
+	ZoneTurns uint64
+	FailReset uint64
+	Rot       int             // blocks that rot before the life, if the one before had come to rest
+	Start     Fuse            // when creating or loading is cut short
+	Phases    []Phase         // of load
+	Work      Fuse            // when they are
+	Stop      Fuse            // when the stop is
+	Fast      bool            // the stop is a fast one
+	Check     bool            // the device checks itself once it has come to rest
+	Kill      bool            // the process ends, the power stays
+	Keep      [2]sim.Survival // what a power loss leaves
 }
 
 // Phase is one phase of load, and what follows it.

@@ -177,6 +177,9 @@ func (p *Play) boot(l *Life) error {
 		d.Reseed(p.stream(diskNames[i], l.Seed))
 		*d.Faults() = l.Faults[i]
 	}
+	if err := p.bootZones(); err != nil {
+		return err
+	}
 	b.Watch = newWatch(p)
 	p.dev = nil
 	p.open = 0
@@ -358,6 +361,9 @@ func (p *Play) verify(f fuse) error {
 func (p *Play) work(f fuse) error {
 	for i := range p.life.plan.Phases {
 		ph := &p.life.plan.Phases[i]
+		if i == len(p.life.plan.Phases)/2 {
+			p.turnZone()
+		}
 		l := p.newLoad(ph)
 		p.life.boot.Thread.Send(runLoad, l)
 		if err := p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 }); err != nil {
@@ -444,7 +450,14 @@ func (p *Play) stop(f fuse) error {
 // back.
 func (p *Play) leaks() error {
 	b := p.life.boot
-	gone := 0
+	gone, all := 0, numDisks
+	if b.Zones != nil {
+		all++
+		b.Zones.Unregister(b.Thread, func(any, error) { gone++ }, nil)
+		if err := p.phase("unregister zones after stop", 1e6, forever, func() bool { return gone == 1 }); err != nil {
+			return err
+		}
+	}
 	b.Thread.Send(func(any) {
 		for _, d := range b.Manager.All() {
 			d.Unregister(b.Thread, func(_ any, err error) {
@@ -455,7 +468,7 @@ func (p *Play) leaks() error {
 			}, nil)
 		}
 	}, nil)
-	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return gone == numDisks }); err != nil {
+	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return gone == all }); err != nil {
 		return err
 	}
 	b.Thread.Send(func(any) { b.Thread.Exit() }, nil)

@@ -71,6 +71,7 @@ type Boot struct {
 	Manager *bdev.Manager
 	Thread  *thread.Thread
 	Plan    *Plan
+	Zones   *bdev.Bdev // over the base, if that has zones
 	Watch   *watch
 	ShmDir  string // "" without shared memory
 	// ReadOnly is for a look at a device that must write nothing.

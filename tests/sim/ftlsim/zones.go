@@ -1,0 +1,108 @@
+package ftlsim
+
+import (
+	"goftl/bdev"
+	"goftl/bdev/zone"
+	"goftl/ftl"
+	"goftl/tests/sim"
+)
+
+// zonesName is the device with the zones of the base.
+const zonesName = "zones"
+
+// bootZones puts zones over the base, if the plan wants some, as a device that keeps what it promised through crashes.
+func (p *Play) bootZones() error {
+	z := &p.plan.Geometry.Zones
+	if z.Blocks == 0 {
+		return nil
+	}
+	b, l := p.life.boot, p.life.plan
+	o := zone.Options{
+		Name: zonesName, Base: diskNames[Base], ZoneBlocks: z.Blocks, Capacity: z.Capacity, Units: uint32(z.Units),
+		WriteUnit: z.WriteUnit, MaxOpen: z.MaxOpen, MaxActive: z.MaxOpen, ConvZones: z.Conv, Persist: true,
+		ReadOnly: z.ReadOnly, Offline: z.Offline, FailReset: l.FailReset,
+	}
+	dev, err := zone.Create(b.Manager, b.Thread, o)
+	if err != nil {
+		return err
+	}
+	b.Zones = dev
+	return nil
+}
+
+// turnZone makes a zone read-only, if the life has that in store.
+func (p *Play) turnZone() {
+	b, l := p.life.boot, p.life.plan
+	if b.Zones == nil || l.ZoneTurns == 0 {
+		return
+	}
+	z := b.Zones.Driver().(*zone.Driver)
+	i := p.plan.Geometry.Zones.Conv + l.ZoneTurns
+	b.Thread.Send(func(any) {
+		if err := z.SetZoneState(i, bdev.ZoneReadOnly); err == nil {
+			p.count("zones turned read-only", 1)
+		}
+	}, nil)
+}
+
+// drawBases puts the device on zones, or does without a cache, or both.
+func drawBases(r *sim.Rand, p *Plan) {
+	g := &p.Geometry
+	g.NoCache = r.IntN(2) == 0
+	if g.NoCache {
+		g.Chunks, g.ChunkBlocks, g.CacheRest = 0, 0, r.Uint64N(64)
+		g.Alone = r.IntN(2) == 0
+		if r.IntN(2) == 0 {
+			p.Config.Limits = ftl.Limits{}
+		}
+	}
+	if !g.NoCache || r.IntN(3) != 0 {
+		drawZones(r, g)
+		p.Disks[Base].MDSize = 0
+		for i := range p.Lives {
+			l := &p.Lives[i]
+			l.Look = false // the emulation of zones writes when it begins
+			if !l.Calm && r.IntN(3) == 0 {
+				l.ZoneTurns = r.Uint64N(g.Bands * g.Zones.Units)
+			}
+			if !l.Calm && r.IntN(3) == 0 {
+				l.FailReset = uint64(r.Skewed(40))
+			}
+		}
+	}
+	for i := range p.Lives {
+		p.Lives[i].Faults = [2]sim.Faults{{NoMem: p.Lives[i].Faults[0].NoMem}, {NoMem: p.Lives[i].Faults[1].NoMem}}
+	}
+}
+
+func drawZones(r *sim.Rand, g *Geometry) {
+	z := &g.Zones
+	z.Units = []uint64{1, 2, 3, 4}[r.IntN(4)]
+	z.Blocks = 16 << r.IntN(4)
+	z.Capacity = z.Blocks
+	if r.IntN(2) == 0 {
+		z.Capacity -= r.Uint64N(z.Blocks / 4)
+	}
+	if r.IntN(3) == 0 {
+		z.WriteUnit = []uint32{2, 4}[r.IntN(2)]
+		z.Capacity -= z.Capacity % uint64(z.WriteUnit)
+	}
+	if z.Blocks*z.Units < 32 {
+		z.Units = 2
+	}
+	z.Append = r.IntN(2) == 0
+	if r.IntN(2) == 0 {
+		z.MaxOpen = uint32(z.Units) * uint32(2+r.IntN(4))
+	}
+	g.BandBlocks, g.SizeBlocks, g.BaseRest = 0, 0, 0
+	g.Bands = 20 + r.Uint64N(30)
+	if g.Alone {
+		z.WriteUnit = 0
+		z.Conv = (2*g.Bands+400)/z.Blocks + 1
+	}
+	g.SparePct = uint32(30 + r.IntN(30)) // zones may be lost
+	if r.IntN(3) == 0 {
+		z.ReadOnly = []uint64{z.Conv + r.Uint64N(g.Bands*z.Units)}
+		z.Offline = []uint64{z.Conv + r.Uint64N(g.Bands*z.Units)}
+	}
+}
