@@ -67,10 +67,7 @@ func fail(what string, err error) error {
 // campaign runs the campaign of a seed; it returns what was found.
 func (r *run) campaign(ctx context.Context, seed uint64) *finding {
 	c := &campaign{run: r, seed: seed, world: r.worldOf(seed), rnd: rand.New(rand.NewPCG(seed, 1))}
-	c.shape = drawShape(c.rnd)
-	if c.world.mayFill {
-		c.shape.sizeMiB = 160 // its files come to more than the disk has
-	}
+	c.shape = drawShape(c.rnd, c.world)
 	err := c.newSpot()
 	if err == nil {
 		r.stats.campaigns.Add(1)
@@ -246,7 +243,7 @@ func (c *campaign) verify(s *server) error {
 	defer conn.Close()
 	for _, w := range c.writers {
 		atLeast := w.m.Killed()
-		if c.world.volatile && !c.clean {
+		if c.shape.volatile && !c.clean {
 			atLeast = w.m.PowerLost()
 		}
 		if err := w.verify(conn, atLeast); err != nil {
@@ -367,7 +364,7 @@ func (c *campaign) endInterrupted(ctx context.Context, s *server) error {
 
 // check runs the offline check of the stopped device.
 func (c *campaign) check() error {
-	cache, base := c.files()
+	cache, base := c.specs("", "", "")
 	c.run.stats.checks.Add(1)
 	_, err := command(c.run.bin, "check", "--cache", cache, "--base", base)
 	return fail("damage", err)

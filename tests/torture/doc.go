@@ -6,6 +6,7 @@
 //
 //	kill    plain files, the mapping in shared memory in some lives: what was acknowledged is there after kill -9
 //	power   a volatile cache (bdev/volatile) in front of both files: kill -9 drops what was not flushed
+//	zoned   a zoned base (bdev/zone, with its write pointers kept) over such a cache, or over the plain file
 //	full    files on a disk that is smaller than they are: writes fail with ENOSPC, and nothing else goes wrong
 //
 // A life ends by kill -9, by kill -9 of a server that is stopped (SIGSTOP), by SIGTERM, by kill -9 while a SIGTERM is

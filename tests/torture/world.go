@@ -5,19 +5,22 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // world says what a campaign's devices are made of, and what may happen to them.
 type world struct {
 	name     string
 	volatile bool // what is not flushed is dropped when the server is killed
+	zoned    bool // the base is a zoned device; some campaigns are not volatile then
 	mayFill  bool // the disk is smaller than the files on it
 }
 
 var worlds = []world{
 	{name: "kill"},
 	{name: "power", volatile: true},
-	{name: "power", volatile: true}, // the one that finds most has two of four seeds
+	{name: "zoned", volatile: true, zoned: true},
+	{name: "power", volatile: true}, // the one that finds most has two seeds of five
 	{name: "full", mayFill: true},
 }
 
@@ -42,21 +45,42 @@ func (r *run) worldOf(seed uint64) *world {
 type shape struct {
 	cacheMiB, baseMiB, sizeMiB int
 	memory                     bool // the files are in memory
+	volatile                   bool
+	zones                      string // what stands in front of the base's file
 }
 
-func drawShape(r *rand.Rand) shape {
-	return shape{
+func drawShape(r *rand.Rand, w *world) shape {
+	s := shape{
 		cacheMiB: []int{64, 64, 96}[r.IntN(3)], baseMiB: []int{256, 256, 320}[r.IntN(3)], sizeMiB: []int{32, 64, 128, 160}[r.IntN(4)],
-		memory: r.IntN(3) == 0,
+		memory: r.IntN(3) == 0, volatile: w.volatile,
 	}
+	switch {
+	case w.mayFill:
+		s.sizeMiB = 160 // its files come to more than the disk has
+	case w.zoned:
+		s.volatile = r.IntN(4) != 0
+		s.baseMiB *= 2
+		s.zones = fmt.Sprintf("zone:%dMiB,persist=on,units=%d", 2<<r.IntN(3), 1<<r.IntN(3))
+		if r.IntN(2) == 0 {
+			s.zones += fmt.Sprintf(",unit=%dKiB", 8<<r.IntN(3))
+		}
+		s.zones += ":"
+	}
+	return s
 }
 
 func (s shape) String() string {
-	where := ""
-	if s.memory {
-		where = " in memory"
+	text := fmt.Sprintf("%d MiB over %d + %d", s.sizeMiB, s.cacheMiB, s.baseMiB)
+	if s.zones != "" {
+		text += " " + strings.TrimSuffix(s.zones, ":")
 	}
-	return fmt.Sprintf("%d MiB over %d + %d%s", s.sizeMiB, s.cacheMiB, s.baseMiB, where)
+	if s.volatile {
+		text += " volatile"
+	}
+	if s.memory {
+		text += " in memory"
+	}
+	return text
 }
 
 // spot is where a campaign has its files.
@@ -104,19 +128,17 @@ func (s *spot) leave(keep bool) {
 
 // args are the arguments of a server's life.
 func (c *campaign) args() []string {
-	cache, base := c.files()
+	driver := ""
 	if c.rnd.IntN(4) == 0 {
-		cache, base = cache+",driver=aio", base+",driver=aio"
+		driver = ",driver=aio"
 	}
-	if c.world.volatile {
-		cache, base = c.shim()+cache, c.shim()+base
-	}
+	cache, base := c.specs(c.shim(), c.shim(), driver)
 	args := []string{"--cache", cache, "--base", base, "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB)}
 	if c.fast = c.rnd.IntN(5) == 0; c.fast {
 		args = append(args, "--fast-stop")
 	}
 	args = append(args, "--shm")
-	if c.world.volatile || c.rnd.IntN(3) == 0 {
+	if c.shape.volatile || c.rnd.IntN(3) == 0 {
 		return append(args, "off")
 	}
 	return append(args, c.shm())
@@ -125,16 +147,19 @@ func (c *campaign) args() []string {
 // shm is the folder for shared memory.
 func (c *campaign) shm() string { return filepath.Join(c.spot.aux, "shm") }
 
-// files are the specs of the devices without anything in front.
-func (c *campaign) files() (cache, base string) {
-	file := func(name string, mib int) string {
-		return fmt.Sprintf("file:%s,size=%dMiB", filepath.Join(c.spot.disk, name), mib)
+// specs are the two devices: with what stands in front of the files, and with options of the files.
+func (c *campaign) specs(frontCache, frontBase, options string) (cache, base string) {
+	file := func(front, name string, mib int) string {
+		return fmt.Sprintf("%sfile:%s,size=%dMiB%s", front, filepath.Join(c.spot.disk, name), mib, options)
 	}
-	return file("cache.img", c.shape.cacheMiB), file("base.img", c.shape.baseMiB)
+	return file(frontCache, "cache.img", c.shape.cacheMiB), file(c.shape.zones+frontBase, "base.img", c.shape.baseMiB)
 }
 
-// shim is a volatile cache, another one for each device and life.
+// shim is a volatile cache, another one for each device and life, where there is to be one.
 func (c *campaign) shim() string {
+	if !c.shape.volatile {
+		return ""
+	}
 	sizes := []string{"512KiB", "4MiB", "32MiB"}
 	early := []float64{0, 0, 0.001, 0.05, 0.5}
 	s := fmt.Sprintf("volatile:size=%s,early=%v,seed=%d", sizes[c.rnd.IntN(len(sizes))], early[c.rnd.IntN(len(early))], c.rnd.Uint32())
