@@ -16,6 +16,36 @@ type SegmentInfo struct {
 	FirstU uint64
 	LastU  uint64
 	Opened uint64 // number of the record before its first: age
+	// Zones are those of a band on a zoned base, one of each parallel unit.
+	Zones []SegmentZone `json:",omitempty"`
+}
+
+// SegmentZone is one zone of a band.
+type SegmentZone struct {
+	Zone     uint64 // its number on the device
+	State    string // of the zone
+	Written  uint64 // blocks in front of the write pointer
+	Capacity uint64 // blocks
+	InUse    bool   // the band's slots lie in it; else the band does without it
+}
+
+// zonesOf describes the zones of a band; nil when it has none.
+func (s *segment) zonesOf() []SegmentZone {
+	if !s.zoned() {
+		return nil
+	}
+	z := s.d.zones
+	mask := z.Mask(uint64(s.id))
+	infos := z.Zones(uint64(s.id))
+	out := make([]SegmentZone, len(infos))
+	for u := range infos {
+		i := &infos[u]
+		out[u] = SegmentZone{
+			Zone: i.LBA / s.d.base.info.ZoneBlocks, State: i.State.String(), Written: i.WP - i.LBA, Capacity: i.Capacity,
+			InUse: mask>>u&1 != 0,
+		}
+	}
+	return out
 }
 
 // Segments returns a description of every segment, chunks first.
@@ -25,7 +55,7 @@ func (d *Device) Segments() []SegmentInfo {
 		s := &d.segs[i]
 		out[i] = SegmentInfo{
 			Kind: s.kindName(), ID: s.id, State: s.state.String(), Gen: s.gen, Inc: s.inc, Slots: s.body, Used: s.next,
-			Valid: d.valid[i], Pins: s.pins, FirstU: s.firstU, LastU: s.lastU, Opened: s.opened,
+			Valid: d.valid[i], Pins: s.pins, FirstU: s.firstU, LastU: s.lastU, Opened: s.opened, Zones: s.zonesOf(),
 		}
 	}
 	return out

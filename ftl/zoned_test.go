@@ -104,6 +104,19 @@ func TestZoneStatesAtTheStart(t *testing.T) {
 	b.stop(false)
 	b.load()
 	b.good()
+	bands := b.d.Segments()[b.d.lay.Chunks:]
+	for i, s := range bands {
+		require.Len(t, s.Zones, 2)
+		for u, z := range s.Zones {
+			require.Equal(t, uint64(2*i+u), z.Zone, "one zone of every unit makes a band")
+			require.LessOrEqual(t, z.Written, z.Capacity)
+			require.Equal(t, z.State != "offline" && z.State != "read_only", z.InUse)
+			if s.State == "full" && z.InUse {
+				require.Equal(t, "full", z.State)
+			}
+		}
+	}
+	require.Equal(t, SegmentZone{4, "offline", 0, 56, false}, bands[2].Zones[0])
 	b.stop(false)
 }
 
@@ -210,6 +223,31 @@ func TestZonesAgainstLimits(t *testing.T) {
 	cfg := b.cfg
 	cfg.Create = true
 	require.ErrorContains(t, b.start(cfg), "use fewer parallel units")
+}
+
+// TestZoneUnitsAreRemembered: a device whose bands are made of fewer zones than
+// the base has parallel units is loaded without saying so again, and the limits
+// of the device are counted in these bands.
+func TestZoneUnitsAreRemembered(t *testing.T) {
+	g := zonedTiny(tiny)
+	z := *g.zones
+	z.Units, z.MaxOpen, z.MaxActive = 4, 6, 6
+	g.zones = &z
+	b := newBed(t, g)
+	cfg := b.cfg
+	cfg.Create = true
+	require.ErrorContains(t, b.start(cfg), "use fewer parallel units")
+	cfg.ZoneUnits = 2
+	require.NoError(t, b.start(cfg))
+	b.blank()
+	b.fill()
+	b.stop(false)
+	b.load()
+	require.Equal(t, uint64(2), b.d.lay.Zones.Units)
+	require.Equal(t, 3, b.d.zones.Limit())
+	require.Empty(t, b.churn(400, 6, 8))
+	b.good()
+	b.stop(false)
 }
 
 // TestZonedWriteErrors: a write that fails seals its band; nothing is lost.

@@ -121,22 +121,25 @@ func New(cfg Config) (*Base, error) {
 			return nil, fmt.Errorf("zoned device %s cannot do %s: %w", i.Name, op, unix.ENOTSUP)
 		}
 	}
-	switch {
-	case cfg.Units > layout.MaxUnits:
-		return nil, fmt.Errorf("zoned device %s: %d zones in a band, at most %d: %w", i.Name, cfg.Units, layout.MaxUnits, unix.EINVAL)
-	case cfg.Append && !i.Ops.Has(bdev.OpZoneAppend):
+	if cfg.Append && !i.Ops.Has(bdev.OpZoneAppend) {
 		return nil, fmt.Errorf("zoned device %s cannot append to zones; write them sequentially: %w", i.Name, unix.ENOTSUP)
 	}
-	for _, most := range []uint32{i.MaxOpenZones, i.MaxActiveZones} {
-		if n := int(uint64(most) / cfg.Units); most != 0 && (b.limit == 0 || n < b.limit) {
+	return b, nil
+}
+
+// countLimit says how many bands the device's limits let be written at a time.
+func (b *Base) countLimit() error {
+	b.limit = 0
+	for _, most := range []uint32{b.info.MaxOpenZones, b.info.MaxActiveZones} {
+		if n := int(uint64(most) / b.units); most != 0 && (b.limit == 0 || n < b.limit) {
 			if n < MinWriting {
-				return nil, fmt.Errorf("zoned device %s allows %d open or active zones; %d bands of %d zones have to be written "+
-					"at a time: use fewer parallel units: %w", i.Name, most, MinWriting, cfg.Units, unix.EINVAL)
+				return fmt.Errorf("zoned device %s allows %d open or active zones; %d bands of %d zones have to be written "+
+					"at a time: use fewer parallel units: %w", b.info.Name, most, MinWriting, b.units, unix.EINVAL)
 			}
 			b.limit = n
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // MinWriting is the number of bands that have to be writable at a time: one for
@@ -232,7 +235,8 @@ func (b *Base) Shape() *layout.Zones {
 	return s
 }
 
-// Lay fixes the bands as a layout says, whose shape must be that of the device.
+// Lay fixes the bands as a layout says, whose shape must be that of the device,
+// and whose bands the device's limits of open zones must suffice for.
 func (b *Base) Lay(l *layout.Layout) error {
 	z := &l.Zones
 	first := l.Region(layout.RegionBands).Offset
@@ -247,6 +251,9 @@ func (b *Base) Lay(l *layout.Layout) error {
 		return fmt.Errorf("%s: zone %d is conventional, it was not: %w", b.info.Name, first/z.ZoneBlocks, ErrShape)
 	}
 	b.first, b.units, b.stripe = first/z.ZoneBlocks, z.Units, z.Stripe
+	if err := b.countLimit(); err != nil {
+		return err
+	}
 	b.span, b.firstAddr = l.BandBlocks, first
 	b.shift = uint(bits.TrailingZeros64(b.span))
 	b.bands = make([]band, l.Bands)
