@@ -158,14 +158,33 @@ type Config struct {
 	OnHealth func(h Health, err error)
 }
 
+// FieldError says what is wrong with a field of a Config and what would do. It
+// wraps EINVAL.
+type FieldError struct {
+	Field  string // as in Limits.User.Low.Pct
+	Remedy string
+}
+
+func (e *FieldError) Error() string {
+	return fmt.Sprintf("ftl: config field %s: %s: %v", e.Field, e.Remedy, unix.EINVAL)
+}
+
+// Unwrap returns EINVAL.
+func (e *FieldError) Unwrap() error { return unix.EINVAL }
+
+// complaints gathers what is wrong with a Config.
+type complaints []error
+
+func (c *complaints) need(ok bool, field, remedy string) {
+	if !ok {
+		*c = append(*c, &FieldError{field, remedy})
+	}
+}
+
 // complete fills in defaults and reports what is wrong.
 func (c *Config) complete() error {
-	var errs []error
-	need := func(ok bool, field, remedy string) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("ftl: config field %s: %s: %w", field, remedy, unix.EINVAL))
-		}
-	}
+	var wrong complaints
+	need := wrong.need
 	need(c.System != nil, "System", "must be set")
 	need(c.Thread != nil, "Thread", "must be set")
 	need(c.Manager != nil, "Manager", "must be set")
@@ -178,6 +197,26 @@ func (c *Config) complete() error {
 	need(!c.Create || c.UUID != uuid.Nil, "UUID", "a new device needs one")
 	need(!c.Create || !c.ReadOnly, "ReadOnly", "a new device cannot be made read-only")
 	need(c.Policy <= PolicyGreedy, "Policy", "unknown")
+	c.tune(need)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return errors.Join(wrong...)
+}
+
+// Tuned returns c with every default filled in that does not depend on the
+// devices. It looks only at fields that tune a device, and the error names each
+// that is wrong; for every one of them there is a FieldError.
+func (c Config) Tuned() (Config, error) {
+	var wrong complaints
+	wrong.need(c.SparePct < 100, "SparePct", fmt.Sprintf("is %d, must be below 100", c.SparePct))
+	wrong.need(c.Policy <= PolicyGreedy, "Policy", "unknown")
+	c.tune(wrong.need)
+	return c, errors.Join(wrong...)
+}
+
+// tune fills in and checks the fields that tune a device.
+func (c *Config) tune(need func(ok bool, field, remedy string)) {
 	c.Limits.complete(need)
 	if c.RedoLimitBytes == 0 {
 		c.RedoLimitBytes = 4 << 30
@@ -195,10 +234,6 @@ func (c *Config) complete() error {
 	}
 	need(c.MaxIOChannels >= 1 && c.MaxIOChannels <= maxChannels, "MaxIOChannels",
 		fmt.Sprintf("is %d, must be 1 to %d", c.MaxIOChannels, maxChannels))
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return errors.Join(errs...)
 }
 
 func (l *Limits) complete(need func(ok bool, field, remedy string)) {
