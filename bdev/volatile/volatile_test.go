@@ -351,7 +351,20 @@ func TestFlushCoversWhatCameBefore(t *testing.T) {
 }
 
 func TestAbortAndReset(t *testing.T) {
+	for _, elsewhere := range []bool{false, true} {
+		testAbortAndReset(t, elsewhere)
+	}
+}
+
+// testAbortAndReset has the channel on the thread that owns the cache, or on another one.
+func testAbortAndReset(t *testing.T, elsewhere bool) {
+	t.Helper()
 	r, e := broken(t, volatile.Options{Blocks: 16}, errinj.Rule{Ops: bdev.Ops(bdev.OpWrite, bdev.OpRead), Action: errinj.Hang})
+	if elsewhere {
+		r.ch.Put()
+		r.d.Close()
+		r.d, r.ch = r.Open("v", r.Thread("other"))
+	}
 	for i := range uint64(16) {
 		r.mustWrite(i, 1, byte(i+1))
 	}
@@ -373,6 +386,7 @@ func TestAbortAndReset(t *testing.T) {
 	}
 	for _, target := range []*devtest.Result{&write, &read, &fl} {
 		a := r.Do(func(d bdev.DoneFunc, x any) error { return r.ch.Abort(target, d, x) })
+		r.Until("the target ended", func() bool { return target.N > 0 })
 		r.Turn(10)
 		if a.Err != nil || target.N != 1 || !errors.Is(target.Err, unix.ECANCELED) {
 			t.Fatal(a.Err, target)

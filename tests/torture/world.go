@@ -132,7 +132,7 @@ func (c *campaign) args() []string {
 	if c.rnd.IntN(4) == 0 {
 		driver = ",driver=aio"
 	}
-	cache, base := c.specs(c.shim(), c.shim(), driver)
+	cache, base := c.specs(c.lag()+c.shim(), c.lag()+c.shim(), driver)
 	args := []string{"--cache", cache, "--base", base, "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB)}
 	if c.fast = c.rnd.IntN(5) == 0; c.fast {
 		args = append(args, "--fast-stop")
@@ -153,6 +153,14 @@ func (c *campaign) specs(frontCache, frontBase, options string) (cache, base str
 		return fmt.Sprintf("%sfile:%s,size=%dMiB%s", front, filepath.Join(c.spot.disk, name), mib, options)
 	}
 	return file(frontCache, "cache.img", c.shape.cacheMiB), file(c.shape.zones+frontBase, "base.img", c.shape.baseMiB)
+}
+
+// lag is something that answers one IO of a hundred late, so that others overtake it; or nothing.
+func (c *campaign) lag() string {
+	if c.rnd.IntN(3) != 0 {
+		return ""
+	}
+	return fmt.Sprintf("delay:p99-write=%dms,p99-read=%dms,seed=%d:", 1+c.rnd.IntN(20), 1+c.rnd.IntN(5), c.rnd.Uint32())
 }
 
 // shim is a volatile cache, another one for each device and life, where there is to be one.
