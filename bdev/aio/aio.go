@@ -36,6 +36,7 @@ type Options struct {
 	Create   bool   // make a sparse file of Size when there is none
 	Direct   Direct
 	ReadOnly bool
+	Zoned    bool // the device may be a zoned one; for bdev/zbd
 
 	Depth   int // requests a channel hands out at most; more wait in the channel
 	Workers int // of each channel: how many requests it has at the device
@@ -60,7 +61,7 @@ func New(path string, o Options) (bdev.Driver, error) {
 	if o.Workers < 1 || o.Workers > WorkersMax {
 		return nil, fmt.Errorf("aio: %d workers are not between 1 and %d: %w", o.Workers, WorkersMax, unix.EINVAL)
 	}
-	f, err := hostfile.Open(path, hostfile.Options{Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly})
+	f, err := hostfile.Open(path, hostfile.Options{Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Zoned: o.Zoned})
 	if err != nil {
 		return nil, err
 	}

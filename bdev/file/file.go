@@ -34,7 +34,8 @@ type Options struct {
 	Create   bool   // make a sparse file of Size when there is none
 	Direct   Direct
 	ReadOnly bool
-	Depth    int // requests a channel has in flight at most; 0: the driver's default
+	Zoned    bool // the device may be a zoned one; for bdev/zbd
+	Depth    int  // requests a channel has in flight at most; 0: the driver's default
 	// Logger hears once per process that io_uring cannot be used; nil: slog.Default().
 	Logger *slog.Logger
 }
@@ -73,12 +74,12 @@ func New(path string, o Options) (bdev.Driver, error) {
 
 func newUring(path string, o *Options) (bdev.Driver, error) {
 	return uring.New(path, uring.Options{
-		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Depth: o.Depth,
+		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Zoned: o.Zoned, Depth: o.Depth,
 	})
 }
 
 func newAio(path string, o *Options) (bdev.Driver, error) {
 	return aio.New(path, aio.Options{
-		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Depth: o.Depth,
+		Name: o.Name, Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Zoned: o.Zoned, Depth: o.Depth,
 	})
 }

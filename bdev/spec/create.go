@@ -10,6 +10,7 @@ import (
 	"goftl/bdev/malloc"
 	"goftl/bdev/null"
 	"goftl/bdev/passthru"
+	"goftl/bdev/zbd"
 	"goftl/thread"
 )
 
@@ -81,7 +82,7 @@ func (mk *maker) derive(s *Spec) string {
 	switch {
 	case mk.base != nil:
 		name += "_" + mk.base.Name()
-	case s.Kind == "file":
+	case s.Kind == "file", s.Kind == "zbd":
 		name = filepath.Base(s.Main)
 	default:
 		name += "0"
@@ -167,6 +168,23 @@ func makeFile(mk *maker, s *Spec) error {
 		return err
 	}
 	return mk.register(d)
+}
+
+func makeZbd(mk *maker, s *Spec) error {
+	r := s.reader(0)
+	o := zbd.Options{
+		Name: mk.name, Driver: r.text("driver"), ReadOnly: r.flag("readonly"), Depth: int(r.number("depth", 0, 1, 1<<16)),
+		Units: uint32(r.number("units", 1, 1, 1<<16)),
+	}
+	if o.Driver != "" && o.Driver != "uring" && o.Driver != "aio" {
+		r.fail("driver", o.Driver, "uring or aio")
+	}
+	if r.err != nil {
+		return r.err
+	}
+	b, err := zbd.Create(mk.m, mk.t, s.Main, o)
+	mk.made = b
+	return err
 }
 
 func makePassthru(mk *maker, _ *Spec) error {

@@ -6,6 +6,8 @@
 //	                                            populate: taken at once, not when first written
 //	null:SIZE[,bs=4096][,md=64]                 nothing
 //	file:PATH[,size=SIZE][,driver=uring|aio][,direct=auto|on|off][,depth=N][,readonly=on]
+//	zbd:PATH[,driver=uring|aio][,depth=N][,units=N][,readonly=on]
+//	                                            a zoned block device of the host
 //	passthru:SPEC                               everything handed on
 //	zone:SIZE[,cap=SIZE][,conv=N][,unit=SIZE][,units=N][,open=N][,active=N][,append=SIZE][,init=empty|full]
 //	    [,readonly=N+N...][,offline=N+N...][,fail-reset=N][,persist=on]:SPEC

@@ -27,6 +27,10 @@ var kinds = [...]kind{
 		name: "file", main: "path", keys: []string{"size", "driver", "direct", "depth", "readonly"},
 		example: "file:/var/tmp/disk,size=20GiB", make: makeFile,
 	},
+	{
+		name: "zbd", main: "path", keys: []string{"driver", "depth", "units", "readonly"},
+		example: "zbd:/dev/nvme0n2", make: makeZbd,
+	},
 	{name: "passthru", wrapper: true, example: "passthru:malloc:1GiB", make: makePassthru},
 	{
 		name: "zone", wrapper: true, main: "size of a zone",

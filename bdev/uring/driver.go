@@ -35,7 +35,8 @@ type Options struct {
 	Create   bool   // make a sparse file of Size when there is none
 	Direct   Direct
 	ReadOnly bool
-	Depth    int // requests a channel has in flight at most; more wait in the channel
+	Zoned    bool // the device may be a zoned one; for bdev/zbd
+	Depth    int  // requests a channel has in flight at most; more wait in the channel
 }
 
 type driver struct {
@@ -55,7 +56,7 @@ func New(path string, o Options) (bdev.Driver, error) {
 	if err := Supported(); err != nil {
 		return nil, err
 	}
-	f, err := hostfile.Open(path, hostfile.Options{Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly})
+	f, err := hostfile.Open(path, hostfile.Options{Size: o.Size, Create: o.Create, Direct: o.Direct, ReadOnly: o.ReadOnly, Zoned: o.Zoned})
 	if err != nil {
 		return nil, err
 	}

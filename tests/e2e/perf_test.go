@@ -86,6 +86,10 @@ func TestPerfSpecs(t *testing.T) {
 		{"unknown kind", "tape:1GiB", "--rw=read", 2},
 		{"wrong size", "malloc:1furlong", "--rw=read", 2},
 		{"missing file", "file:" + filepath.Join(dir, "missing"), "--rw=read", 2},
+		{"zones of a file", "zbd:" + filepath.Join(dir, "u"), "--rw=read", 2},
+		{"zones of nothing", "zbd:" + filepath.Join(dir, "missing"), "--rw=read", 2},
+		{"zones, an odd unit", "zone:16MiB,unit=5KiB:malloc:256MiB", "--rw=write", 2},
+		{"zones, one that is not there", "zone:16MiB,offline=99:malloc:256MiB", "--rw=write", 2},
 		{"wrong option", "malloc:64MiB", "--rw=sideways", 2},
 	} {
 		t.Run(k.name, func(t *testing.T) {

@@ -47,6 +47,8 @@ type Options struct {
 	Create   bool
 	Direct   Direct
 	ReadOnly bool
+	// Zoned allows a zoned block device; whoever opens one keeps its rules.
+	Zoned bool
 }
 
 // sizeMax leaves room for every offset in an int64.
@@ -162,6 +164,9 @@ func (f *File) prepare(o Options, created bool) error {
 	if err := f.findSize(&st); err != nil {
 		return err
 	}
+	if f.block && !o.Zoned && zoned(f.fd) {
+		return fmt.Errorf("it is a zoned block device (zbd:%s serves it): %w", f.path, unix.EINVAL)
+	}
 	if err := f.fitSize(o, created); err != nil {
 		return err
 	}
@@ -190,6 +195,14 @@ func (f *File) lock() error {
 		}
 		return fmt.Errorf("cannot lock it: %w", err)
 	}
+}
+
+// zoned asks with BLKGETZONESZ, which is 0 or an error on other devices.
+func zoned(fd int) bool {
+	const blkGetZoneSz = 0x80041284 // include/uapi/linux/blkzoned.h
+	var sectors uint32
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), blkGetZoneSz, uintptr(unsafe.Pointer(&sectors)))
+	return e == 0 && sectors > 0
 }
 
 func (f *File) findSize(st *unix.Stat_t) error {

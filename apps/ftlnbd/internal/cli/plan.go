@@ -71,7 +71,8 @@ func specSize(text string) (bytes uint64, md uint32, err error) {
 	for s.Base != nil {
 		s = s.Base
 	}
-	if s.Kind != "file" {
+	onHost := s.Kind == "file" || s.Kind == "zbd"
+	if !onHost {
 		bytes, err = spec.ParseSize(s.Main)
 	}
 	for _, g := range s.Groups {
@@ -88,7 +89,7 @@ func specSize(text string) (bytes uint64, md uint32, err error) {
 			}
 		}
 	}
-	if s.Kind == "file" && bytes == 0 {
+	if onHost && bytes == 0 {
 		st, e := os.Stat(s.Main)
 		if e != nil {
 			return 0, 0, fmt.Errorf("%w (give size= to plan a file that does not exist)", e)

@@ -126,7 +126,7 @@ func (s *Stack) openDevices() error {
 	for i, text := range []string{s.Specs.Cache, s.Specs.Base} {
 		role := [2]string{"cache", "base"}[i]
 		name := role
-		if sp, err := spec.Parse(text); err == nil && sp.Kind == "file" {
+		if sp, err := spec.Parse(text); err == nil && (sp.Kind == "file" || sp.Kind == "zbd") {
 			name = sp.Main // errors name the file
 		}
 		o := spec.Options{Create: s.Specs.Create, Name: name}
