@@ -120,19 +120,59 @@ func runBackground(arg any) {
 	}
 }
 
-// checkStuck ends the writing when users wait, relocation waits for a band, and
-// none can become free: failed writes have sealed more bands early than the
-// reserve makes up for.
+// checkStuck ends the writing when users wait and no band can become free for
+// them: failed writes have sealed more bands early, or zones that failed have
+// taken more, than the reserve makes up for.
 func (d *Device) checkStuck() {
-	if d.health != HealthOK || d.gc.waiting == nil || d.freeBands.n > 0 || d.log_.q.head == nil || d.log_.under != 0 ||
-		d.ckpt.active || !d.gc.stalled() || !d.compaction.stalled() {
+	l := &d.log_
+	if d.health != HealthOK || l.q.head == nil && l.rehome == nil || l.writing != 0 || d.ckpt.active ||
+		!d.gc.stalled() || !d.compaction.stalled() || d.oneWillBeFree() {
 		return
 	}
-	under := d.bands[segQuarantine] + d.bands[segClosing] + d.bands[segOpening] +
-		d.chunks[segQuarantine] + d.chunks[segClosing] + d.chunks[segOpening]
-	if under == 0 {
+	switch {
+	case d.gc.waiting != nil && d.freeBands.n == 0:
 		d.fail(HealthReadOnly, "failed writes left no band to move data to", unix.ENOSPC)
+	case d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil:
+		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
 	}
+}
+
+// oneWillBeFree says whether a segment is on its way to a state in which others
+// may go on. One in quarantine is not, when it holds records that wait for those
+// that cannot be written.
+func (d *Device) oneWillBeFree() bool {
+	if d.bands[segClosing]+d.bands[segOpening]+d.chunks[segClosing]+d.chunks[segOpening] > 0 {
+		return true
+	}
+	for i := range d.segs {
+		if s := &d.segs[i]; s.state == segQuarantine && (s.freeable || s.lastU <= d.ackedU) {
+			return true
+		}
+	}
+	return false
+}
+
+// wantsBand says whether users wait for a band, or for compaction that does.
+func (d *Device) wantsBand() bool {
+	t := &d.log_.cur
+	if !t.band {
+		t = &d.compaction.stream
+		if d.compaction.waiting == nil || d.compaction.blocked || d.freeChunks.n > d.log_.cur.reserve {
+			return false
+		}
+	}
+	return t.next == nil && (t.cur == nil || t.cur.state != segOpen || t.cur.next+d.headerSlots()+1 > t.cur.body)
+}
+
+// maySucceedLater says whether a band was put off because it could not be read:
+// a timer will have it tried again.
+func (d *Device) maySucceedLater() bool {
+	for i := d.lay.Chunks; i < uint64(len(d.segs)); i++ {
+		if s := &d.segs[i]; s.state == segFull && s.unreadable > 0 && d.th.Now() < s.retryAt {
+			return true
+		}
+	}
+	return false
 }
 
 // wakeIfDue wakes the background after records were acknowledged, when a limit

@@ -16,6 +16,8 @@ var (
 	ErrHalfBlank = fmt.Errorf("ftl: one of the devices is blank: %w", unix.EINVAL)
 	// ErrBusy: the device is stopping already.
 	ErrBusy = fmt.Errorf("ftl: the device is stopping: %w", unix.EBUSY)
+	// ErrCancelled: the start was ended by Starting.Cancel.
+	ErrCancelled = fmt.Errorf("ftl: the start was cancelled: %w", unix.ECANCELED)
 	// ErrLoss: durable records or pages of the mapping cannot be read; a
 	// person has to accept that.
 	ErrLoss = fmt.Errorf("ftl: durable data cannot be read: %w", unix.EIO)

@@ -150,7 +150,7 @@ func (ld *loader) fill() {
 func (ld *loader) next(op *loadOp) bool {
 	d := ld.d
 	pages := d.table.Pages()
-	for ld.window*loadWindow < pages {
+	for ld.window*loadWindow < pages && !d.cancelled() {
 		w, slot := ld.window, ld.slot
 		if ld.slot++; ld.slot == 2 {
 			ld.slot = 0

@@ -141,7 +141,7 @@ func (d *Device) redo(done func(d *Device, err error)) {
 
 func (rs *redoState) fill() {
 	for _, sc := range rs.scans {
-		if !sc.busy && rs.at < len(rs.work) {
+		if !sc.busy && rs.at < len(rs.work) && !rs.d.cancelled() {
 			sc.begin(&rs.d.segs[rs.work[rs.at]])
 			rs.at++
 			rs.d.progressOf("reading the log", uint64(rs.at), uint64(len(rs.work)))
@@ -321,6 +321,11 @@ func (sc *redoScan) end() {
 
 // collected orders the records and fetches what summaries do not hold.
 func (rs *redoState) collected() {
+	if rs.d.cancelled() { // what was found is not looked at any more
+		rs.recs = nil
+		rs.apply()
+		return
+	}
 	byU := func(a, b redoRec) int {
 		switch {
 		case a.u < b.u:
@@ -484,6 +489,9 @@ func (rs *redoState) plan() {
 // apply redoes a batch of records and goes on by message.
 func (rs *redoState) apply() {
 	d := rs.d
+	if d.cancelled() {
+		rs.next = len(rs.recs)
+	}
 	stop := min(rs.next+redoBatch, len(rs.recs))
 	for ; rs.next < stop; rs.next++ {
 		rs.applyOne(&rs.recs[rs.next])

@@ -17,7 +17,8 @@ import (
 
 // lifecycle is what starting and stopping need.
 type lifecycle struct {
-	proc    *mngt.Process[*Device]
+	proc    *mngt.Process[*Device] // the one whose step runs
+	root    *mngt.Process[*Device] // of the start
 	choice  *superblock.Choice
 	started func(d *Device, err error)
 	stopped func(err error)
@@ -37,13 +38,14 @@ type (
 )
 
 // Start creates or loads a device. It is called on the core thread, where done
-// is called too, with the device or with the error of the step that failed
-// after everything was rolled back.
-func Start(cfg *Config, done func(d *Device, err error)) {
+// is called too, exactly once, with the device or with the error of the step
+// that failed after everything was rolled back. What it returns can end the
+// start before that; it is nil when done was called already.
+func Start(cfg *Config, done func(d *Device, err error)) *Starting {
 	c := *cfg
 	if err := c.complete(); err != nil {
 		done(nil, err)
-		return
+		return nil
 	}
 	d := &Device{cfg: c, th: c.Thread, log: c.Logger}
 	d.life.started = done
@@ -57,13 +59,32 @@ func Start(cfg *Config, done func(d *Device, err error)) {
 		d.logDev = &d.base
 	}
 	d.life.proc = mngt.Run(d.th, d, startup(), stepLog{d.log}, startDone)
+	d.life.root = d.life.proc
+	return &Starting{d}
 }
+
+// Starting is a start that may still be under way.
+type Starting struct{ d *Device }
+
+// Cancel ends a start at the end of the step that runs, long steps in their
+// middle: it is rolled back, and its callback gets ErrCancelled. When the start
+// is over it does nothing, and returns false. It is called on the core thread.
+func (s *Starting) Cancel() bool {
+	if s == nil || s.d.life.root == nil || s.d.running {
+		return false
+	}
+	s.d.life.root.Abort(ErrCancelled)
+	return true
+}
+
+// cancelled says whether whoever started the device does not want it any more.
+func (d *Device) cancelled() bool { return d.life.root != nil && d.life.root.Aborted() != nil }
 
 func startDone(d *Device, err error) {
 	d.life.history = append(d.life.history, d.life.proc.History()...)
 	done := d.life.started
 	d.life.started = nil
-	d.life.proc = nil
+	d.life.proc, d.life.root = nil, nil
 	if err != nil {
 		done(nil, err)
 		return
