@@ -55,7 +55,7 @@ func (p *epoll) open() error {
 		return fmt.Errorf("eventfd: %w", err)
 	}
 	binary.NativeEndian.PutUint64(p.one[:], 1)
-	p.bell.fd, p.bell.events = p.bellFD, unix.EPOLLIN
+	p.bell.fd, p.bell.events = p.bellFD, unix.EPOLLIN|unix.EPOLLET // each ring is an event, so nobody reads the count
 	if err = p.add(&p.bell); err != nil {
 		p.close()
 		return err

@@ -204,7 +204,6 @@ func (r *Reactor) dispatch(n int) bool {
 			continue // closed by the callback of an earlier event
 		}
 		if w == &r.poll.bell {
-			r.waking -= r.poll.unring()
 			continue
 		}
 		delivered = true

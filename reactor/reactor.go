@@ -45,7 +45,7 @@ type Reactor struct {
 	idleTurns int
 	sinceLook int // turns since the file descriptors were looked at
 	stats     counts
-	waking    int // wakers that may still have to write the eventfd
+	waking    int // wakers so far; each of them writes the eventfd, some perhaps not yet
 	stopping  bool
 	longest   time.Duration // bound of a sleep
 	inline    bool          // driven by the caller's goroutine

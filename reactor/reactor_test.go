@@ -3,8 +3,6 @@ package reactor_test
 import (
 	"os"
 	"runtime"
-	"runtime/metrics"
-	"sort"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -234,111 +232,6 @@ func TestIdleAdaptiveReactorsUseNextToNothing(t *testing.T) {
 	used := processCPU(t) - before
 	t.Logf("two idle reactors: %.3f %% of a core", 100*float64(used)/float64(window))
 	require.Less(t, used, window/50, "the goal is 0.5 %; the limit here leaves room for a loaded machine")
-}
-
-func percentile(d []time.Duration, p float64) time.Duration {
-	sort.Slice(d, func(i, j int) bool { return d[i] < d[j] })
-	return d[min(len(d)-1, int(p*float64(len(d))))]
-}
-
-// BenchmarkMessageToSleepingReactor has the latency of a message to a reactor that sleeps in the kernel, and, for
-// what the machine allows, that of a Go channel to a goroutine with an OS thread of its own.
-func BenchmarkMessageToSleepingReactor(b *testing.B) {
-	for _, mode := range []reactor.Mode{reactor.Adaptive, reactor.Interrupt} {
-		b.Run(mode.String(), func(b *testing.B) {
-			r := newReactor(b, reactor.Options{CPU: -1, Mode: mode})
-			th := thread.NewSystem().NewThread("t")
-			r.Add(th)
-			done := make(chan int64, 1)
-			answer := func(any) { done <- reactor.Now() }
-			wakeLatency(b, done, func() { th.Send(answer, nil) })
-		})
-	}
-	b.Run("channel", func(b *testing.B) {
-		ask, done := make(chan struct{}), make(chan int64, 1)
-		go func() {
-			runtime.LockOSThread()
-			for range ask {
-				done <- reactor.Now()
-			}
-		}()
-		wakeLatency(b, done, func() { ask <- struct{}{} })
-		close(ask)
-	})
-}
-
-func wakeLatency(b *testing.B, done chan int64, send func()) {
-	var all []time.Duration
-	for b.Loop() {
-		time.Sleep(200 * time.Microsecond)
-		from := reactor.Now()
-		send()
-		all = append(all, time.Duration(<-done-from))
-	}
-	b.ReportMetric(float64(percentile(all, .5).Microseconds()), "p50-us")
-	b.ReportMetric(float64(percentile(all, .99).Microseconds()), "p99-us")
-}
-
-// stopping returns the runtime's histogram of how long it took to stop the world for a collection.
-func stopping() *metrics.Float64Histogram {
-	sample := []metrics.Sample{{Name: "/sched/pauses/stopping/gc:seconds"}}
-	metrics.Read(sample)
-	h := sample[0].Value.Float64Histogram()
-	return &metrics.Float64Histogram{Counts: append([]uint64(nil), h.Counts...), Buckets: h.Buckets}
-}
-
-// since returns an upper bound of the given share of the stops since then.
-func since(then *metrics.Float64Histogram, share float64) time.Duration {
-	now := stopping()
-	var total, seen uint64
-	for i, n := range now.Counts {
-		total += n - then.Counts[i]
-	}
-	for i, n := range now.Counts {
-		if seen += n - then.Counts[i]; float64(seen) >= share*float64(total) {
-			return time.Duration(now.Buckets[i+1] * float64(time.Second))
-		}
-	}
-	return 0
-}
-
-// BenchmarkGCBesideReactors has how long garbage collections take beside two reactors that always have work, with a
-// goroutine that allocates.
-func BenchmarkGCBesideReactors(b *testing.B) {
-	for _, name := range []string{"none", "adaptive", "poll"} {
-		b.Run(name, func(b *testing.B) {
-			procs := runtime.GOMAXPROCS(reactor.Procs(2))
-			defer runtime.GOMAXPROCS(procs)
-			mode, err := reactor.ParseMode(name)
-			for i := range 2 {
-				if err != nil {
-					break // for comparison: no reactors
-				}
-				r := newReactor(b, reactor.Options{CPU: i, Mode: mode})
-				th := thread.NewSystem().NewThread("t")
-				r.Add(th)
-				ping(b, th, func() {
-					th.RegisterPoller("busy", func(any) poller.Result { return poller.Busy }, nil, 0)
-				})
-			}
-			before := stopping()
-			var sink []byte
-			var all []time.Duration
-			for b.Loop() {
-				from := time.Now()
-				for range 64 {
-					sink = make([]byte, 64<<10)
-				}
-				runtime.GC()
-				all = append(all, time.Since(from))
-			}
-			_ = sink
-			b.ReportMetric(float64(since(before, .5).Microseconds()), "p50-stop-us")
-			b.ReportMetric(float64(since(before, .99).Microseconds()), "p99-stop-us")
-			b.ReportMetric(float64(since(before, 1).Microseconds()), "max-stop-us")
-			b.ReportMetric(float64(percentile(all, .99).Microseconds()), "p99-cycle-us")
-		})
-	}
 }
 
 func TestMain(m *testing.M) {

@@ -133,20 +133,23 @@ func (b *bench) quiet() error {
 	if err != nil {
 		return err
 	}
-	p99 := g.median("MessageToSleepingReactor/adaptive", "p99-us")
+	const wake = "MessageToSleepingReactor"
+	p99 := g.median(wake, "adaptive-p99-us")
 	b.table.add(row{
 		what: "message to a sleeping reactor, p99", goal: most(60, " us"), value: p99,
-		figure:  fmt.Sprintf("%.0f us, p50 %.0f us", p99, g.median("MessageToSleepingReactor/adaptive", "p50-us")),
-		ratio:   fmt.Sprintf("a channel: p99 %.0f us", g.median("MessageToSleepingReactor/channel", "p99-us")),
+		figure: fmt.Sprintf("%.0f us, p50 %.0f us", p99, g.median(wake, "adaptive-p50-us")),
+		ratio: fmt.Sprintf("a bare eventfd: p99 %.0f us, p50 %.0f us; a channel: p99 %.0f us", g.median(wake, "eventfd-p99-us"),
+			g.median(wake, "eventfd-p50-us"), g.median(wake, "channel-p99-us")),
 		command: "go test -bench MessageToSleepingReactor ./reactor",
 	})
+	beside := func(what string) string {
+		return fmt.Sprintf("p99 %.0f us, max %.0f us", g.median("GCBesideReactors/"+what, "p99-stop-us"), g.median("GCBesideReactors/"+what, "max-stop-us"))
+	}
 	for _, mode := range []string{"adaptive", "poll"} {
-		worst := g.median("GCBesideReactors/"+mode, "p99-stop-us")
 		b.table.add(row{
-			what: "stopping for a GC beside 2 " + mode + " reactors", goal: most(2000, " us"), value: worst,
-			figure: fmt.Sprintf("p99 %.0f us, max %.0f us", worst, g.median("GCBesideReactors/"+mode, "max-stop-us")),
-			ratio: fmt.Sprintf("without reactors: p99 %.0f us, max %.0f us", g.median("GCBesideReactors/none", "p99-stop-us"),
-				g.median("GCBesideReactors/none", "max-stop-us")),
+			what: "stopping for a GC beside 2 " + mode + " reactors", goal: most(2000, " us at most"), value: g.median("GCBesideReactors/"+mode, "max-stop-us"),
+			figure:  beside(mode),
+			ratio:   "beside 2 busy goroutines: " + beside("goroutines") + "; alone: " + beside("none"),
 			command: "go test -bench GCBesideReactors ./reactor",
 		})
 	}
