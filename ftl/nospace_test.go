@@ -221,3 +221,34 @@ func TestNoSpaceOnBaseThenStop(t *testing.T) {
 		}
 	})
 }
+
+// TestRecordThatLandedAndFailedThenStop: a record reaches the cache, but fails
+// together with the one behind it, for which there is no room. After a clean
+// stop it stands behind what the last checkpoint covers, and the next load
+// finds it. It has to be covered then, before another crash.
+func TestRecordThatLandedAndFailedThenStop(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(60)
+		b.settleAll()
+		from, to := b.chunksOf()
+		b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to, Count: 1})
+		b.fault(onCache, errinj.Rule{Action: errinj.Delay, Delay: time.Millisecond, Ops: writeOps, From: from, To: to, Nth: 1})
+		b.submit(OpWrite, 3, 4, false)
+		b.submit(OpTrim, 20, 2, false)
+		b.drainAll()
+		require.GreaterOrEqual(t, b.stats().Voided, uint64(2))
+		b.heal()
+		require.NoError(t, b.halted(false))
+		b.load()
+		require.NotZero(t, b.d.LoadReport().Redone, "the record that landed")
+		b.verify(true)
+		b.adopt()
+		require.Empty(t, b.churn(20, 8, 8))
+		b.sync()
+		b.crashed()
+		b.good()
+		b.stop(false)
+	})
+}

@@ -653,14 +653,16 @@ func stepJudge(p *process) {
 }
 
 // stepIncarnation begins a new incarnation durably: by recovery's own
-// checkpoint after a crash, by clearing the clean flag after a clean stop.
+// checkpoint after a crash, by clearing the clean flag after a clean stop. A
+// clean stop may leave records behind what its checkpoint covers, that failed
+// and are there all the same: what was redone needs a checkpoint in any case.
 func stepIncarnation(p *process) {
 	d := enter(p)
 	if d.health != HealthOK {
 		p.Skip()
 		return
 	}
-	if d.sb.Clean {
+	if d.sb.Clean && d.redoTo == d.sb.CU {
 		nsb := d.sb
 		nsb.Clean = false
 		nsb.Inc++
