@@ -30,9 +30,10 @@ type mutant struct {
 
 // The tests that find defects.
 const (
-	crashes = "TestFTL"
-	faults  = "TestFTLFaults"
-	rot     = "TestFTLRot"
+	crashes  = "TestFTL"
+	restless = "TestFTLRestless"
+	faults   = "TestFTLFaults"
+	rot      = "TestFTLRot"
 )
 
 // table is all defects that must be found, by rule.

@@ -41,7 +41,7 @@ func (f *Flat) EndCheckpoint() {
 `}},
 	},
 	{
-		rule: "12", name: "a checkpoint commits before its pages are durable", test: crashes,
+		rule: "12", name: "a checkpoint commits before its pages are durable", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.stage = ckptFlushMeta
 		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
@@ -52,7 +52,7 @@ func (f *Flat) EndCheckpoint() {
 `}},
 	},
 	{
-		rule: "12", name: "a checkpoint commits before the base is durable", test: crashes,
+		rule: "12", name: "a checkpoint commits before the base is durable", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.stage = ckptFlushBase
 		c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)

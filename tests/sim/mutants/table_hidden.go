@@ -116,6 +116,26 @@ var tableHidden = []mutant{
 `}},
 	},
 	{
+		rule: "16", name: "records of an earlier generation count", test: crashes,
+		hidden: "A segment is opened again only behind a checkpoint that covers its last user record, so what an earlier use left " +
+			"is older than cu. Blocks that it names wrongly are mapped elsewhere.",
+		edits: []edit{
+			{"ftl/scan.go", `
+	if h.Decode(sc.block(i)) != nil || h.UUID != d16(sc.d) || h.Seg != s.idx || h.Gen != s.gen || h.Slot != slot {
+`, `
+	if h.Decode(sc.block(i)) != nil || h.UUID != d16(sc.d) || h.Seg != s.idx || h.Slot != slot {
+`},
+			{"ftl/scan.go", `
+		h.Seg != sc.seg.idx || h.Gen != sc.seg.gen || h.UUID != d16(sc.d) {
+`, `
+		h.Seg != sc.seg.idx || h.UUID != d16(sc.d) {
+`},
+			{"ftl/scan.go", `s.off+uint64(sc.slot+i))) == nil && m.Gen == s.gen
+`, `s.off+uint64(sc.slot+i))) == nil
+`},
+		},
+	},
+	{
 		rule: "20", name: "the clean flag is part of the last checkpoint's superblock", test: crashes,
 		hidden: "Nothing is under way any more at that point, so the checkpoint covers everything when its superblock is written.",
 		edits: []edit{{"ftl/checkpoint.go", `
@@ -141,5 +161,17 @@ var tableHidden = []mutant{
 	d.table.AbortCheckpoint() // pages of an interrupted checkpoint are dirty again
 `, `
 `}},
+	},
+	{
+		rule: "-", name: "checksums do not know their LBA", test: rot,
+		hidden: "A checksum belongs to a slot, by its place in the summary or beside the block, and the mapping says which LBA the " +
+			"slot holds. It takes a write that strays to bring a block and its metadata to another place.",
+		edits: []edit{{"ftl/record/record.go", `
+	return xxh3.Hash(block) ^ Mix(lba)
+`, `
+	return xxh3.Hash(block) ^ Mix(lba&0)
+`}, {"ftl/read.go", `
+	return l == lba && gen`, `
+	return l < op.d.lay.LBAs && gen`}},
 	},
 }

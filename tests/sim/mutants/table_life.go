@@ -3,7 +3,7 @@ package main
 // Rules 13 to 21: recovery, stopping, shared memory.
 var tableLife = []mutant{
 	{
-		rule: "13", name: "a load flushes neither before it reads nor before it writes second copies of descriptors", test: crashes,
+		rule: "13", name: "a load flushes neither before it reads nor before it writes second copies of descriptors", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 	if d.cfg.ReadOnly {
 		p.Skip()
@@ -24,7 +24,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "14", name: "the clean flag stays set", test: crashes,
+		rule: "14", name: "the clean flag stays set", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 		nsb := d.sb
 		nsb.Clean = false
@@ -35,7 +35,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "14", name: "IO is accepted before the cleared flag is durable", test: crashes,
+		rule: "14", name: "IO is accepted before the cleared flag is durable", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 			if err == nil {
 				d.quarantineEmpty(true)
@@ -52,7 +52,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "15", name: "segments found open are closed before recovery's checkpoint", test: crashes,
+		rule: "15", name: "segments found open are closed before recovery's checkpoint", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 		{Name: "begin incarnation", Action: stepIncarnation},
 		{Name: "close recovered segments", Action: stepCloseRecovered},
@@ -73,24 +73,6 @@ var tableLife = []mutant{
 	}
 `, `
 `}},
-	},
-	{
-		rule: "16", name: "records of an earlier generation count", test: crashes,
-		edits: []edit{
-			{"ftl/scan.go", `
-	if h.Decode(sc.block(i)) != nil || h.UUID != d16(sc.d) || h.Seg != s.idx || h.Gen != s.gen || h.Slot != slot {
-`, `
-	if h.Decode(sc.block(i)) != nil || h.UUID != d16(sc.d) || h.Seg != s.idx || h.Slot != slot {
-`},
-			{"ftl/scan.go", `
-		h.Seg != sc.seg.idx || h.Gen != sc.seg.gen || h.UUID != d16(sc.d) {
-`, `
-		h.Seg != sc.seg.idx || h.UUID != d16(sc.d) {
-`},
-			{"ftl/scan.go", `s.off+uint64(sc.slot+i))) == nil && m.Gen == s.gen
-`, `s.off+uint64(sc.slot+i))) == nil
-`},
-		},
 	},
 	{
 		rule: "16", name: "a FULL chunk counts only if all of its records are new", test: crashes,
@@ -240,7 +222,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "19", name: "recovery begins no incarnation", test: crashes,
+		rule: "19", name: "recovery begins no incarnation", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 	d.checkpoint(1, next)
 `, `
@@ -248,7 +230,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "19", name: "recovery makes no checkpoint", test: crashes,
+		rule: "19", name: "recovery makes no checkpoint", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 	d.checkpoint(1, next)
 `, `
@@ -256,7 +238,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "19", name: "recovery's checkpoint covers no more than the one before", test: crashes,
+		rule: "19", name: "recovery's checkpoint covers no more than the one before", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 	c.incBy, c.done = incBy, done
 `, `
@@ -267,7 +249,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "20", name: "a clean stop without a checkpoint", test: crashes,
+		rule: "20", name: "a clean stop without a checkpoint", test: restless,
 		edits: []edit{{"ftl/shutdown.go", `
 	d.checkpoint(0, unclean)
 `, `
@@ -275,7 +257,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "20", name: "the clean flag is set before the last checkpoint", test: crashes,
+		rule: "20", name: "the clean flag is set before the last checkpoint", test: restless,
 		edits: []edit{{"ftl/shutdown.go", `
 			step{Name: "checkpoint", Action: stepLastCheckpoint},
 			step{Name: "mark clean", Action: stepMarkClean},
@@ -285,7 +267,7 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "20", name: "a stop does not wait for what is under way", test: crashes,
+		rule: "20", name: "a stop does not wait for what is under way", test: restless,
 		edits: []edit{{"ftl/shutdown.go", `
 	if !quiet {
 		return // the timer looks again
@@ -295,12 +277,12 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "21", name: "shared memory of another incarnation is taken", test: crashes,
+		rule: "21", name: "shared memory of another incarnation is taken", test: restless,
 		edits: []edit{{"ftl/shm.go", ` ||
 		h.inc.Load() != uint64(d.sb.Inc) {`, ` {`}},
 	},
 	{
-		rule: "21", name: "pages of an interrupted checkpoint stay clean in shared memory", test: crashes,
+		rule: "21", name: "pages of an interrupted checkpoint stay clean in shared memory", test: restless,
 		edits: []edit{
 			{"ftl/load.go", `
 	d.table.AbortCheckpoint() // pages of an interrupted checkpoint are dirty again

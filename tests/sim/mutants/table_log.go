@@ -41,7 +41,7 @@ var tableLog = []mutant{
 `}},
 	},
 	{
-		rule: "5", name: "completions take effect as they come, not in slot order", test: crashes,
+		rule: "5", name: "completions take effect as they come, not in slot order", test: restless,
 		edits: []edit{{"ftl/segment.go", `
 	for s.head != nil && s.head.written && s.head.err == nil {
 		w := s.head
@@ -117,7 +117,7 @@ var tableLog = []mutant{
 `}},
 	},
 	{
-		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: crashes,
+		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.d.durableU = max(c.d.durableU, c.cu)
 `, `
@@ -133,7 +133,7 @@ var tableLog = []mutant{
 		}},
 	},
 	{
-		rule: "7", name: "FULL written before the summary is durable", test: crashes,
+		rule: "7", name: "FULL written before the summary is durable", test: restless,
 		edits: []edit{{"ftl/stream.go", `
 		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
 		s.io.call(closeStep, s)

@@ -3,7 +3,7 @@ package main
 // Rules 1 to 3: what has two copies, and what must be durable before a segment is written to.
 var tableMetadata = []mutant{
 	{
-		rule: "1", name: "descriptors: primary written before the mirror is durable", test: crashes,
+		rule: "1", name: "descriptors: primary written before the mirror is durable", test: restless,
 		edits: []edit{{"ftl/md/ordered.go", `
 	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {
 		q.stage++
@@ -16,7 +16,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "descriptors: an update flushes nothing", test: crashes,
+		rule: "1", name: "descriptors: an update flushes nothing", test: restless,
 		edits: []edit{{"ftl/md/ordered.go", `
 	if q.stage != orderedFlush2 && (q.stage != orderedFlush1 || o.mirrored) {
 		q.stage++
@@ -26,7 +26,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "descriptors: an update does not write the mirror", test: crashes,
+		rule: "1", name: "descriptors: an update does not write the mirror", test: restless,
 		edits: []edit{{"ftl/md/ordered.go", `
 	q.stage = orderedWrite1
 	o.runOrdered()
@@ -36,7 +36,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "superblock: primary written before the mirror is durable", test: crashes,
+		rule: "1", name: "superblock: primary written before the mirror is durable", test: restless,
 		edits: []edit{{"ftl/sbio.go", `
 		w.write(w.stage + 1)
 `, `
@@ -47,7 +47,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "superblock: no flush of the primary", test: crashes,
+		rule: "1", name: "superblock: no flush of the primary", test: restless,
 		edits: []edit{{"ftl/sbio.go", `
 	if w.stage != sbPrimaryFlush {
 `, `
@@ -55,7 +55,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "superblock: an update does not write the mirror", test: crashes,
+		rule: "1", name: "superblock: an update does not write the mirror", test: restless,
 		edits: []edit{{"ftl/sbio.go", `
 	w.write(sbMirror)
 `, `
@@ -63,7 +63,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "2", name: "descriptors: the mirror of an unreadable one is not looked at", test: crashes,
+		rule: "2", name: "descriptors: the mirror of an unreadable one is not looked at", test: restless,
 		edits: []edit{{"ftl/md/restore.go", `
 	if !o.mirrored {
 		o.endRestore()
@@ -73,7 +73,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "2", name: "descriptors: a repaired one is not flushed before its mirror is written", test: crashes,
+		rule: "2", name: "descriptors: a repaired one is not flushed before its mirror is written", test: restless,
 		edits: []edit{{"ftl/md/restore.go", `
 	case stageRepairPrimary:
 		b.stage = stageFlushRepair
@@ -85,7 +85,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "2", name: "superblock: a copy that is older or torn is not repaired at a load", test: crashes,
+		rule: "2", name: "superblock: a copy that is older or torn is not repaired at a load", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 	if d.cfg.ReadOnly || !c.RewriteBase && !c.RewriteCache {
 `, `
@@ -93,7 +93,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "2", name: "superblock: a repaired copy is not flushed", test: crashes,
+		rule: "2", name: "superblock: a repaired copy is not flushed", test: restless,
 		edits: []edit{{"ftl/sbio.go", `
 	d.sbw.io.prepare(x.dev, bdev.OpFlush, nil, nil, 0, 0, x.dev.mdSource())
 	d.sbw.io.call(resyncDone, d)
@@ -102,7 +102,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "2", name: "a look at a device repairs what it finds", test: crashes,
+		rule: "2", name: "a look at a device repairs what it finds", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 	if d.cfg.ReadOnly || !c.RewriteBase && !c.RewriteCache {
 `, `

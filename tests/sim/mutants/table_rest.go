@@ -65,14 +65,4 @@ var tableRest = []mutant{
 	}
 	d.valid`}},
 	},
-	{
-		rule: "-", name: "checksums do not know their LBA", test: rot,
-		edits: []edit{{"ftl/record/record.go", `
-	return xxh3.Hash(block) ^ Mix(lba)
-`, `
-	return xxh3.Hash(block) ^ Mix(lba&0)
-`}, {"ftl/read.go", `
-	return l == lba && record.DataSum`, `
-	return l < op.d.lay.LBAs && record.DataSum`}},
-	},
 }
