@@ -1,0 +1,273 @@
+package zoned
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/bdev/errinj"
+	"goftl/bdev/malloc"
+	emulated "goftl/bdev/zone"
+	"goftl/ftl/layout"
+	"goftl/iobuf"
+	"goftl/thread"
+)
+
+// bench is a zoned device with a Base over it.
+type bench struct {
+	t    *testing.T
+	th   *thread.Thread
+	now  int64
+	inj  *errinj.Driver
+	zone *emulated.Driver
+	ch   *bdev.Channel
+	b    *Base
+	lay  *layout.Layout
+}
+
+func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool) *bench {
+	t.Helper()
+	sys := thread.NewSystem()
+	x := &bench{t: t, th: sys.NewThread("core")}
+	mgr := bdev.NewManager(sys, nil)
+	m, err := malloc.New(malloc.Options{Name: "raw", Blocks: zones * o.ZoneBlocks})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = m.Close() })
+	_, err = mgr.Register(m)
+	require.NoError(t, err)
+	e, err := errinj.Create(mgr, x.th, errinj.Options{Name: "inj", Base: "raw"})
+	require.NoError(t, err)
+	x.inj = e.Driver().(*errinj.Driver)
+	o.Name, o.Base = "zones", "inj"
+	z, err := emulated.Create(mgr, x.th, o)
+	require.NoError(t, err)
+	x.zone = z.Driver().(*emulated.Driver)
+	desc, err := mgr.Open("zones", true, nil, nil, x.th)
+	require.NoError(t, err)
+	x.ch, err = desc.Channel(x.th)
+	require.NoError(t, err)
+	x.b, err = New(Config{Thread: x.th, Channel: x.ch, Info: z.Info(), Append: appends})
+	require.NoError(t, err)
+	x.wait(func(done func(any, error)) { x.b.Discover(done, nil) })
+	x.lay, err = layout.Compute(layout.Params{
+		CacheBlocks: 4096, NoCache: true, BaseBlocks: z.Info().Blocks, Zones: x.b.Shape(),
+	})
+	require.NoError(t, err)
+	require.NoError(t, x.b.Lay(x.lay))
+	return x
+}
+
+func (x *bench) turn() {
+	x.now += 1000
+	x.th.Poll(64, x.now)
+}
+
+// wait runs an operation to its end, which must be a good one.
+func (x *bench) wait(f func(done func(any, error))) {
+	x.t.Helper()
+	require.NoError(x.t, x.result(f))
+}
+
+func (x *bench) result(f func(done func(any, error))) (failed error) {
+	x.t.Helper()
+	over, inside := false, true
+	f(func(_ any, err error) {
+		require.False(x.t, inside, "a callback inside the call")
+		require.False(x.t, over, "two callbacks")
+		over, failed = true, err
+	})
+	inside = false
+	for i := 0; !over; i++ {
+		require.Less(x.t, i, 100_000, "no callback")
+		x.turn()
+	}
+	return failed
+}
+
+func (x *bench) addr(band uint64, slot uint32) uint64 {
+	return x.b.First() + band*x.lay.BandBlocks + uint64(slot)
+}
+
+func fill(n int, seed byte) []byte {
+	buf := iobuf.Alloc(n * blockSize)
+	for i := range buf {
+		buf[i] = seed + byte(i/blockSize)
+	}
+	return buf
+}
+
+// TestSlotsGoRoundTheZones: every slot is where the stripes say, whatever the
+// sizes, buffers and number of writes under way, sequentially and by append.
+func TestSlotsGoRoundTheZones(t *testing.T) {
+	for _, c := range []struct {
+		o       emulated.Options
+		appends bool
+	}{
+		{emulated.Options{ZoneBlocks: 64, Units: 1}, false},
+		{emulated.Options{ZoneBlocks: 64, Units: 3, Capacity: 50}, false},
+		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false},
+		{emulated.Options{ZoneBlocks: 128, Units: 4, MaxAppend: 8}, true},
+		{emulated.Options{ZoneBlocks: 256, Units: 2}, true},
+	} {
+		x := newBench(t, c.o, 64, c.appends)
+		rnd := rand.New(rand.NewPCG(1, 2))
+		unit := int(max(c.o.WriteUnit, 1))
+		x.wait(func(done func(any, error)) { x.b.Reset(2, done, nil) })
+		slots := x.b.Slots(2)
+		under, next := 0, uint32(0)
+		want := make([]byte, slots)
+		for next < slots || under > 0 {
+			if next < slots && under < 6 {
+				n := min(uint32((1+rnd.IntN(40/unit))*unit), slots-next)
+				buf := fill(int(n), byte(next))
+				cut := rnd.IntN(int(n)) * blockSize
+				for i := range n {
+					want[next+i] = byte(next) + byte(i)
+				}
+				under++
+				x.b.Write([][]byte{buf[:cut], buf[cut:]}, x.addr(2, next), uint64(n), func(_ any, err error) {
+					require.NoError(t, err)
+					under--
+				}, nil)
+				next += n
+				continue
+			}
+			x.turn()
+		}
+		require.True(t, x.b.At(2, slots))
+		for slot := uint32(0); slot < slots; {
+			n := min(uint32(1+rnd.IntN(60)), slots-slot)
+			buf := fill(int(n), 77)
+			x.wait(func(done func(any, error)) { x.b.Read([][]byte{buf}, x.addr(2, slot), uint64(n), done, nil) })
+			for i := range n {
+				require.Equal(t, want[slot+i], buf[i*blockSize], "slot %d", slot+i)
+				require.Equal(t, want[slot+i], buf[(i+1)*blockSize-1])
+			}
+			slot += n
+		}
+		// The zones themselves: stripe s of a band is in zone s mod units.
+		stripe, units := uint32(x.b.Stripe()), uint32(x.b.units)
+		for slot := uint32(0); slot < slots; slot += stripe {
+			row := slot / stripe
+			lba := (x.b.first+2*uint64(units)+uint64(row%units))*c.o.ZoneBlocks + uint64(row/units*stripe)
+			buf := fill(1, 77)
+			x.wait(func(done func(any, error)) {
+				require.NoError(t, x.ch.Readv([][]byte{buf}, nil, lba, 1, func(io *bdev.IO) { done(nil, io.Err()) }, nil))
+			})
+			require.Equal(t, want[slot], buf[0], "slot %d", slot)
+		}
+	}
+}
+
+// TestWhatWasNotWrittenReadsAsZeroes: behind the write pointer nothing is asked
+// of the device.
+func TestWhatWasNotWrittenReadsAsZeroes(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
+	x.wait(func(done func(any, error)) { x.b.Write([][]byte{fill(20, 1)}, x.addr(0, 0), 20, done, nil) })
+	reads, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpRead), From: 68, Action: errinj.Fail}) // zone 0 has 16 of the blocks, zone 1 four
+	require.NoError(t, err)
+	buf := fill(40, 9)
+	x.wait(func(done func(any, error)) {
+		x.b.Read([][]byte{buf[:3*blockSize], buf[3*blockSize:]}, x.addr(0, 0), 40, done, nil)
+	})
+	for i := range 40 {
+		want := byte(0)
+		if i < 20 {
+			want = byte(1 + i)
+		}
+		require.Equal(t, want, buf[i*blockSize], "slot %d", i)
+	}
+	require.Zero(t, reads.Hits())
+	require.ErrorIs(t, x.result(func(done func(any, error)) { x.b.Read([][]byte{buf}, x.addr(0, x.b.Slots(0)-5), 40, done, nil) }), ErrNoBlock)
+	require.ErrorIs(t, x.result(func(done func(any, error)) { x.b.Read([][]byte{buf}, x.addr(x.lay.Bands, 0), 40, done, nil) }), ErrNoBlock)
+}
+
+// TestAFailedWriteBreaksTheZone: what is behind it in line fails too, until the
+// zone is reset; the other zones go on.
+func TestAFailedWriteBreaksTheZone(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	x.wait(func(done func(any, error)) { x.b.Reset(1, done, nil) })
+	stripe := uint32(x.b.Stripe())
+	r, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, Nth: 1})
+	require.NoError(t, err)
+	var errs []error
+	for i := range uint32(4) {
+		x.b.Write([][]byte{fill(int(stripe), 1)}, x.addr(1, i*stripe), uint64(stripe), func(_ any, err error) { errs = append(errs, err) }, nil)
+	}
+	for range 100 {
+		x.turn()
+	}
+	require.Len(t, errs, 4)
+	failed := 0
+	for _, err := range errs {
+		if err != nil {
+			require.ErrorIs(t, err, unix.EIO)
+			failed++
+		}
+	}
+	require.Equal(t, 2, failed, "those in one zone")
+	require.False(t, x.b.At(1, 4*stripe))
+	require.ErrorIs(t, x.result(func(done func(any, error)) {
+		x.b.Write([][]byte{fill(int(stripe), 1)}, x.addr(1, 4*stripe), uint64(stripe), done, nil)
+	}), unix.EIO)
+	r.Remove()
+	x.wait(func(done func(any, error)) { x.b.Reset(1, done, nil) })
+	require.True(t, x.b.At(1, 0))
+	x.wait(func(done func(any, error)) { x.b.Write([][]byte{fill(5, 1)}, x.addr(1, 0), 5, done, nil) })
+}
+
+// TestUseRefusesWhatCannotBe: a descriptor that names zones or slots that the
+// band cannot have is refused.
+func TestUseRefusesWhatCannotBe(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	require.NoError(t, x.b.Use(3, 2, uint32(x.b.Stripe())*2))
+	require.Equal(t, uint32(x.b.Stripe())*2, x.b.Slots(3))
+	for _, c := range []struct {
+		mask  uint64
+		slots uint32
+	}{{0, 16}, {4, 16}, {3, 0}, {3, 17}, {3, 1 << 20}, {^uint64(0), 64}} {
+		require.ErrorIs(t, x.b.Use(3, c.mask, c.slots), ErrShape, "%+v", c)
+	}
+}
+
+// TestOtherZonesAreRefused: a layout that was made for other zones.
+func TestOtherZonesAreRefused(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	for name, change := range map[string]func(l *layout.Layout){
+		"zone size": func(l *layout.Layout) { l.Zones.ZoneBlocks = 32 },
+		"number":    func(l *layout.Layout) { l.Bands = 33 },
+	} {
+		l := *x.lay
+		change(&l)
+		require.ErrorIs(t, x.b.Lay(&l), ErrShape, name)
+	}
+}
+
+// TestWritesDoNotAllocate, nor do reads.
+func TestWritesDoNotAllocate(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 8192, Units: 2}, 32, false)
+	x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
+	bufs, next, over := [][]byte{fill(8, 1)}, uint32(0), false
+	done := func(any, error) { over = true }
+	do := func() {
+		over = false
+		x.b.Write(bufs, x.addr(0, next), 8, done, nil)
+		for !over {
+			x.turn()
+		}
+		over = false
+		x.b.Read(bufs, x.addr(0, next), 8, done, nil)
+		for !over {
+			x.turn()
+		}
+		next += 8
+	}
+	for range 100 {
+		do()
+	}
+	require.Zero(t, testing.AllocsPerRun(500, do))
+}
