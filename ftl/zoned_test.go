@@ -261,7 +261,7 @@ func TestZonedWriteErrors(t *testing.T) {
 			b.create()
 			b.fillTo(b.d.Blocks() / 2)
 			for range 5 {
-				a := b.fault(onBase, errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, After: 10, Count: 1, From: b.bandsFrom()})
+				a := b.fault(onBase, errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, After: 10, Count: 1, From: b.bandsFrom(), To: 1 << 40})
 				require.Empty(t, b.churn(150, 6, 8))
 				a.Remove()
 			}

@@ -168,7 +168,7 @@ func TestWhatWasNotWrittenReadsAsZeroes(t *testing.T) {
 	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
 	x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
 	x.wait(func(done func(any, error)) { x.b.Write([][]byte{fill(20, 1)}, x.addr(0, 0), 20, done, nil) })
-	reads, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpRead), From: 68, Action: errinj.Fail}) // zone 0 has 16 of the blocks, zone 1 four
+	reads, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpRead), From: 68, To: 1 << 40, Action: errinj.Fail}) // zone 0 has 16 of the blocks, zone 1 four
 	require.NoError(t, err)
 	buf := fill(40, 9)
 	x.wait(func(done func(any, error)) {
