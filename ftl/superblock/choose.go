@@ -134,6 +134,9 @@ func checkRoles(cache, base *Copy, csb, bsb *Superblock) error {
 	bSwapped := bsb != nil && bsb.Role != RoleBase
 	both := csb != nil && bsb != nil
 	switch {
+	case both && csb.UUID != bsb.UUID && csb.State&bsb.State&StateCreating != 0:
+		// A second attempt to make a device was interrupted between its copies, too: the first one gave it another UUID.
+		// Nothing was ever stored, whichever copy is taken.
 	case both && csb.UUID != bsb.UUID:
 		return fmt.Errorf("%w: %s is the %s of %s (%q), %s is the %s of %s (%q)", ErrMismatch,
 			cache.Device, csb.Role, csb.UUID, csb.Name, base.Device, bsb.Role, bsb.UUID, bsb.Name)

@@ -110,6 +110,9 @@ func TestChoose(t *testing.T) {
 	s := sample(t)
 	other := *s
 	other.UUID = uuid.MustParse("00000000-0000-4000-8000-000000000001")
+	halfA, halfB := *s, other
+	halfA.State |= StateCreating
+	halfB.State |= StateCreating
 	newer := block(s, RoleCache, 99)
 	le.PutUint32(newer[offVersion:], Version+1)
 	reseal(newer)
@@ -137,33 +140,35 @@ func TestChoose(t *testing.T) {
 		is                     error
 		says                   string
 	}{
-		"equal":               {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), seq: 5},
-		"as asked":            {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), want: s.UUID, seq: 5},
-		"mirror newer":        {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
-		"mirror older":        {cache: at(block(s, RoleCache, 6)), base: on(block(s, RoleBase, 5)), seq: 6, rewriteB: true},
-		"primary torn":        {cache: at(torn), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
-		"mirror torn":         {cache: at(block(s, RoleCache, 6)), base: on(torn), seq: 6, rewriteB: true},
-		"primary unreadable":  {cache: failing(at(nil)), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
-		"mirror blank":        {cache: at(block(s, RoleCache, 6)), base: on(blank), seq: 6, rewriteB: true},
-		"both torn":           {cache: at(torn), base: on(torn), is: ErrDamaged, says: "no usable superblock: c0"},
-		"both blank":          {cache: at(blank), base: on(blank), is: ErrBlank},
-		"torn and blank":      {cache: at(blank), base: on(torn), is: ErrDamaged, says: "b0"},
-		"both unreadable":     {cache: failing(at(nil)), base: failing(on(nil)), is: unix.EIO},
-		"mirror foreign":      {cache: at(block(s, RoleCache, 6)), base: on(foreign), is: ErrForeign, says: "b0"},
-		"rotten magic":        {cache: at(block(s, RoleCache, 6)), base: on(rotten), seq: 6, rewriteB: true},
-		"rotten first sector": {cache: at(block(s, RoleCache, 6)), base: on(torn1), seq: 6, rewriteB: true},
-		"foreign, with leave": {cache: at(block(s, RoleCache, 6)), base: leave(on(foreign)), seq: 6, rewriteB: true},
-		"all ones":            {cache: at(block(s, RoleCache, 6)), base: on(bytes.Repeat([]byte{1}, 4096)), is: ErrForeign},
-		"both foreign":        {cache: at(foreign), base: on(foreign), is: ErrForeign},
-		"newer":               {cache: at(newer), base: on(block(s, RoleBase, 6)), is: ErrNewer, says: "c0"},
-		"another FTL's base":  {cache: at(block(s, RoleCache, 5)), base: on(block(&other, RoleBase, 5)), is: ErrMismatch, says: "b0 is the base of 00000000"},
-		"not the one asked":   {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), want: other.UUID, is: ErrMismatch, says: "not to 00000000"},
-		"swapped":             {cache: at(block(s, RoleBase, 5)), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "c0 is the base and b0 the cache"},
-		"base as cache":       {cache: at(block(s, RoleBase, 5)), base: on(blank), is: ErrSwapped, says: "c0 was given as the cache"},
-		"cache as base":       {cache: at(blank), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "b0 was given as the base"},
-		"same device twice":   {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "b0 was given as the base"},
-		"cache device shrunk": {cache: shrunk(at(block(s, RoleCache, 5))), base: on(block(s, RoleBase, 5)), is: ErrResized, says: "cache c0"},
-		"base device shrunk":  {cache: at(block(s, RoleCache, 5)), base: shrunk(on(block(s, RoleBase, 5))), is: ErrResized, says: "base b0"},
+		"two interrupted attempts":      {cache: at(block(&halfA, RoleCache, 1)), base: on(block(&halfB, RoleBase, 1)), seq: 1},
+		"one whole, one never finished": {cache: at(block(&halfA, RoleCache, 1)), base: on(block(&other, RoleBase, 9)), is: ErrMismatch, says: "b0 is the base of"},
+		"equal":                         {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), seq: 5},
+		"as asked":                      {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), want: s.UUID, seq: 5},
+		"mirror newer":                  {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
+		"mirror older":                  {cache: at(block(s, RoleCache, 6)), base: on(block(s, RoleBase, 5)), seq: 6, rewriteB: true},
+		"primary torn":                  {cache: at(torn), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
+		"mirror torn":                   {cache: at(block(s, RoleCache, 6)), base: on(torn), seq: 6, rewriteB: true},
+		"primary unreadable":            {cache: failing(at(nil)), base: on(block(s, RoleBase, 6)), seq: 6, rewriteCache: true},
+		"mirror blank":                  {cache: at(block(s, RoleCache, 6)), base: on(blank), seq: 6, rewriteB: true},
+		"both torn":                     {cache: at(torn), base: on(torn), is: ErrDamaged, says: "no usable superblock: c0"},
+		"both blank":                    {cache: at(blank), base: on(blank), is: ErrBlank},
+		"torn and blank":                {cache: at(blank), base: on(torn), is: ErrDamaged, says: "b0"},
+		"both unreadable":               {cache: failing(at(nil)), base: failing(on(nil)), is: unix.EIO},
+		"mirror foreign":                {cache: at(block(s, RoleCache, 6)), base: on(foreign), is: ErrForeign, says: "b0"},
+		"rotten magic":                  {cache: at(block(s, RoleCache, 6)), base: on(rotten), seq: 6, rewriteB: true},
+		"rotten first sector":           {cache: at(block(s, RoleCache, 6)), base: on(torn1), seq: 6, rewriteB: true},
+		"foreign, with leave":           {cache: at(block(s, RoleCache, 6)), base: leave(on(foreign)), seq: 6, rewriteB: true},
+		"all ones":                      {cache: at(block(s, RoleCache, 6)), base: on(bytes.Repeat([]byte{1}, 4096)), is: ErrForeign},
+		"both foreign":                  {cache: at(foreign), base: on(foreign), is: ErrForeign},
+		"newer":                         {cache: at(newer), base: on(block(s, RoleBase, 6)), is: ErrNewer, says: "c0"},
+		"another FTL's base":            {cache: at(block(s, RoleCache, 5)), base: on(block(&other, RoleBase, 5)), is: ErrMismatch, says: "b0 is the base of 00000000"},
+		"not the one asked":             {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleBase, 5)), want: other.UUID, is: ErrMismatch, says: "not to 00000000"},
+		"swapped":                       {cache: at(block(s, RoleBase, 5)), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "c0 is the base and b0 the cache"},
+		"base as cache":                 {cache: at(block(s, RoleBase, 5)), base: on(blank), is: ErrSwapped, says: "c0 was given as the cache"},
+		"cache as base":                 {cache: at(blank), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "b0 was given as the base"},
+		"same device twice":             {cache: at(block(s, RoleCache, 5)), base: on(block(s, RoleCache, 5)), is: ErrSwapped, says: "b0 was given as the base"},
+		"cache device shrunk":           {cache: shrunk(at(block(s, RoleCache, 5))), base: on(block(s, RoleBase, 5)), is: ErrResized, says: "cache c0"},
+		"base device shrunk":            {cache: at(block(s, RoleCache, 5)), base: shrunk(on(block(s, RoleBase, 5))), is: ErrResized, says: "base b0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Choose(c.cache, c.base, c.want)
