@@ -45,7 +45,7 @@ var kinds = [...]kind{
 		example: "delay:100us:malloc:1GiB", make: makeDelay,
 	},
 	{
-		name: "volatile", wrapper: true, keys: []string{"size", "early", "seed", "lie"},
+		name: "volatile", wrapper: true, keys: []string{"size", "early", "seed", "die", "lie"},
 		example: "volatile:size=8MiB,early=0.05:file:/var/tmp/disk", make: makeVolatile,
 	},
 	{

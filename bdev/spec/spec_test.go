@@ -65,7 +65,7 @@ func TestGoodSpecs(t *testing.T) {
 		{"errinj:fail=EIO,op=write,nth=3;delay=1ms,prob=0.5,seed=2,lba=3-9:malloc:1MiB", "errinj_malloc0", 256},
 		{"errinj:malloc:1MiB", "errinj_malloc0", 256},
 		{"volatile:malloc:1MiB", "volatile_malloc0", 256},
-		{"volatile:size=64KiB,early=1,seed=9,lie,name=v:malloc:1MiB,md=8", "v", 256},
+		{"volatile:size=64KiB,early=1,seed=9,die=0.1,lie,name=v:malloc:1MiB,md=8", "v", 256},
 		{"zone:256KiB:volatile:passthru:malloc:1MiB", "zone_volatile_passthru_malloc0", 256},
 		{"errinj:name=e:malloc:1MiB", "e", 256},
 	}
@@ -151,6 +151,7 @@ func TestBadSpecsSayWhatWouldDo(t *testing.T) {
 		{"volatile:size=5000:malloc:1MiB", "multiple"},
 		{"volatile:size=8PiB:malloc:1MiB", "1 TiB"},
 		{"volatile:early=2:malloc:1MiB", "probability"},
+		{"volatile:die=-1:malloc:1MiB", "probability"},
 		{"volatile:lie=perhaps:malloc:1MiB", "on or off"},
 		{strings.Repeat("passthru:", 40) + "null:1MiB", "more than 16"},
 		{"malloc:1MiB,name=" + strings.Repeat("x", 20000), "longest"},

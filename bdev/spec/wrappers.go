@@ -80,7 +80,8 @@ func makeVolatile(mk *maker, s *Spec) error {
 	bs := uint64(mk.base.Info().BlockSize)
 	o := volatile.Options{
 		Name: mk.name, Base: mk.base.Name(), Own: true, Blocks: r.size("size", bs) / bs,
-		Early: r.probability("early", volatile.EarlyDefault), Seed: r.number("seed", 0, 0, 1<<64-1), Lie: r.flag("lie"),
+		Early: r.probability("early", volatile.EarlyDefault), Seed: r.number("seed", 0, 0, 1<<64-1),
+		Die: r.probability("die", 0), Lie: r.flag("lie"),
 	}
 	if r.err != nil {
 		return r.err

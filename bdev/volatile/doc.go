@@ -9,6 +9,10 @@
 // blocks any part may be. Unregistering the device drops the rest as well, so
 // that a clean stop that forgets its flush shows.
 //
+// With Die the device ends its process by itself, right behind some block that
+// it wrote back: so the moments in the middle of a flush, when some of it is
+// there, are hit often.
+//
 // A block that cannot be written back stays in the cache and readable. The
 // error is that of the flush or the FUA write that needs the block, and of
 // writes that wait for room; the next flush tries again.

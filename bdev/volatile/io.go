@@ -25,7 +25,7 @@ func (d *Driver) serve() {
 // and some more.
 func (d *Driver) evict(need int) {
 	need += d.rnd.IntN(len(d.pages)/8 + 1)
-	for n := need - d.room - d.writing; n > 0 && d.writing < depthMax; n-- {
+	for n := need - d.room - d.writing; n > 0 && d.writing < d.depth; n-- {
 		if !d.writeRandom() {
 			return
 		}
@@ -73,7 +73,7 @@ func (d *Driver) write(o *op) {
 // early writes back a random page for some of n that were written.
 func (d *Driver) early(n uint64) {
 	for range n {
-		if d.rnd.Float64() < d.o.Early && d.writing < depthMax && d.writeRandom() {
+		if d.rnd.Float64() < d.o.Early && d.writing < d.depth && d.writeRandom() {
 			d.stats.Early++
 		}
 	}

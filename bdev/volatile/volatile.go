@@ -29,6 +29,11 @@ type Options struct {
 	Blocks uint64  // most blocks in the cache; 0: SizeDefault bytes of them
 	Early  float64 // chance of every block written that some block is written back early
 	Seed   uint64  // of the choice of blocks and of their order
+	// Die is the chance of every block written back that the process is killed
+	// right behind it, as by kill -9: in the middle of a flush, for instance.
+	Die  float64
+	Kill func() // in place of that, for tests of this package
+
 	// Lie has flushes and FUA do nothing but answer: a broken device, for
 	// tests that must find out.
 	Lie bool
@@ -59,6 +64,7 @@ type Driver struct {
 	inners  *inner // free ones
 	busy    int    // inners in use
 	writing int    // write backs under way
+	depth   int    // most of them
 	waiting []*op  // writes for which there is no room, in order
 	flush   flush
 	closed  bool
@@ -105,9 +111,18 @@ func newDriver(base *bdev.Base, t *thread.Thread, o Options) (*Driver, error) {
 		return nil, bad("the size of the cache in blocks", o.Blocks, fmt.Sprintf("at least %d, and at most 1 TiB", unitsMin*unit))
 	case !(o.Early >= 0 && o.Early <= 1):
 		return nil, bad("the chance of writing back early", o.Early, "from 0 to 1")
+	case !(o.Die >= 0 && o.Die <= 1):
+		return nil, bad("the chance of dying", o.Die, "from 0 to 1")
 	}
 	if err := d.cache.init(o.Blocks/unit, unit, i); err != nil {
 		return nil, fmt.Errorf("volatile %s: %w", o.Name, err)
+	}
+	d.depth = depthMax
+	if d.o.Die > 0 {
+		d.depth = 1
+	}
+	if d.o.Kill == nil {
+		d.o.Kill = killProcess
 	}
 	d.rnd = rand.New(rand.NewPCG(o.Seed, 0x766F6C6174696C65))
 	d.limit(unit, o.Blocks)
@@ -118,6 +133,12 @@ func newDriver(base *bdev.Base, t *thread.Thread, o Options) (*Driver, error) {
 	}
 	d.ch = ch
 	return d, nil
+}
+
+// killProcess ends the process as kill -9 does.
+func killProcess() {
+	_ = unix.Kill(unix.Getpid(), unix.SIGKILL) // one's own process may be killed
+	select {}
 }
 
 // limit turns the base's Info into that of the device.

@@ -262,6 +262,40 @@ func TestLie(t *testing.T) {
 	}
 }
 
+// TestDie has devices that end the process in the middle of a flush: at that moment the base has some of the blocks.
+func TestDie(t *testing.T) {
+	some := 0
+	for seed := range uint64(100) {
+		var r *rig
+		dead := -1
+		kill := func() {
+			if dead >= 0 {
+				return
+			}
+			dead = 0
+			for lba := range uint64(32) {
+				if r.below(lba) == 1 {
+					dead++
+				}
+			}
+		}
+		r = newRig(t, 0, volatile.Options{Die: 0.1, Seed: seed, Kill: kill})
+		r.mustWrite(0, 32, 1)
+		if err := r.flush(); err != nil {
+			t.Fatal(err)
+		}
+		if dead == 0 {
+			t.Fatal("dead before anything was written back")
+		}
+		if dead > 0 && dead < 32 {
+			some++
+		}
+	}
+	if some < 50 {
+		t.Fatalf("%d of 100 died in the middle", some)
+	}
+}
+
 // broken is a device over one that fails writes while the rule is on.
 func broken(t *testing.T, o volatile.Options, rule errinj.Rule) (*rig, *errinj.Driver) {
 	t.Helper()
@@ -538,6 +572,7 @@ func TestBadOptions(t *testing.T) {
 		{volatile.Options{Name: "v", Base: "n", Blocks: 15}, "at least 16"},
 		{volatile.Options{Name: "v", Base: "n", Blocks: 1 << 40}, "at most 1 TiB"},
 		{volatile.Options{Name: "v", Base: "n", Early: 1.1}, "from 0 to 1"},
+		{volatile.Options{Name: "v", Base: "n", Die: -1}, "from 0 to 1"},
 		{volatile.Options{Name: "n", Base: "n"}, "n"},
 		{volatile.Options{Name: "v", Base: "nothing"}, "nothing"},
 	} {

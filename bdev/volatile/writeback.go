@@ -7,7 +7,8 @@ import (
 	"goftl/bdev"
 )
 
-// depthMax is the most write backs that are under way at a time.
+// depthMax is the most write backs that are under way at a time. A device that
+// is to die in the middle of them has one: what the base was given may land.
 const depthMax = 64
 
 // inner is an IO of the base.
@@ -185,6 +186,9 @@ func (d *Driver) written(in *inner, err error) {
 	if err != nil {
 		d.stats.Failed++
 	}
+	if d.o.Die > 0 && d.rnd.Float64() < d.o.Die {
+		d.o.Kill()
+	}
 	d.flush.left(p, err)
 	switch {
 	case err != nil && e.fresh == nil:
@@ -268,7 +272,7 @@ func (d *Driver) pumpFlush() {
 	if !f.running || f.base {
 		return
 	}
-	for f.err == nil && len(f.queue) > 0 && d.writing < depthMax {
+	for f.err == nil && len(f.queue) > 0 && d.writing < d.depth {
 		u := f.queue[len(f.queue)-1]
 		f.queue = f.queue[:len(f.queue)-1]
 		// An older version may be under way: then written comes back to this one.

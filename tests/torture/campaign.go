@@ -24,6 +24,8 @@ type campaign struct {
 	made    bool // a server was ready once
 	writers []*writer
 	mu      sync.Mutex // of the models
+	mortal  bool       // devices may kill the server by themselves
+	dies    bool       // those of this life do, sooner or later
 	clean   bool       // the last life ended by a clean stop
 	calm    bool       // no writer flushes in this life
 	fast    bool       // a stop of this life writes no checkpoint and flushes nothing
@@ -91,6 +93,7 @@ func (r *run) campaign(ctx context.Context, seed uint64) *finding {
 // live lives one life after the other, and ends with a clean stop, a check and a look at what a last start finds.
 func (c *campaign) live(ctx context.Context) error {
 	c.settle()
+	c.mortal = true
 	lives := c.run.lives
 	if lives == 0 {
 		lives = 4 + c.rnd.IntN(8)
@@ -204,7 +207,7 @@ func (c *campaign) falseStarts() error {
 			return err
 		}
 		time.Sleep(time.Duration(c.rnd.IntN(100)) * time.Millisecond)
-		if err := s.kill(); err != nil {
+		if err := c.kill(s); err != nil {
 			return fail("no start", err)
 		}
 		c.run.stats.killsStarting.Add(1)
@@ -212,26 +215,50 @@ func (c *campaign) falseStarts() error {
 	return nil
 }
 
-// start starts a server and verifies all that the writers know.
+// start starts a server and verifies all that the writers know. Where its devices kill it before that is done, it is
+// started again.
 func (c *campaign) start() (*server, error) {
+	for tries := 0; ; tries++ {
+		c.mortal = c.mortal && tries < 8
+		s, err := c.tryStart()
+		if err == nil || s == nil {
+			return s, err
+		}
+		if c.dies && s.killed() {
+			c.run.stats.killsInside.Add(1)
+			continue
+		}
+		_ = s.kill() // the first error counts
+		return nil, err
+	}
+}
+
+func (c *campaign) tryStart() (*server, error) {
 	s, err := launch(c.run.bin, c.spot.aux, c.args())
 	if err != nil {
 		return nil, err
 	}
 	if err := s.ready(); err != nil {
-		_ = s.kill() // the first error counts
-		return nil, fail("no start", err)
+		return s, fail("no start", err)
+	}
+	if err := c.verify(s); err != nil {
+		return s, fail("lost", fmt.Errorf("%w\n%s", err, s.output()))
 	}
 	c.made = true
 	c.run.stats.starts.Add(1)
 	if strings.Contains(s.output(), "shm=true") {
 		c.run.stats.startsShm.Add(1)
 	}
-	if err := c.verify(s); err != nil {
-		_ = s.kill() // the first error counts
-		return nil, fail("lost", fmt.Errorf("%w\n%s", err, s.output()))
-	}
 	return s, nil
+}
+
+// kill ends a server; one that its devices killed before is as good.
+func (c *campaign) kill(s *server) error {
+	err := s.kill()
+	if c.dies && s.killed() {
+		return nil
+	}
+	return err
 }
 
 // verify compares the device with what the end of the last life allows.
@@ -316,6 +343,10 @@ func (c *campaign) end(ctx context.Context, s *server) error {
 		s.signal(syscall.SIGTERM)
 		st.terms.Add(1)
 		if err := s.wait(); err != nil {
+			if c.dies && s.killed() {
+				st.killsInside.Add(1)
+				return nil
+			}
 			return fail("no stop", err)
 		}
 		c.clean = !c.fast
@@ -327,22 +358,34 @@ func (c *campaign) end(ctx context.Context, s *server) error {
 		c.pause(ctx, c.rnd.IntN(300))
 		st.killsStopped.Add(1)
 	default:
+		if c.dies { // it has some time to die by itself
+			select {
+			case <-s.end:
+				st.killsInside.Add(1)
+				return fail("dies", c.kill(s))
+			case <-time.After(2 * time.Second):
+			}
+		}
 		st.kills.Add(1)
 	}
-	return fail("dies", s.kill())
+	return fail("dies", c.kill(s))
 }
 
 // endInterrupted asks for a clean stop and does not wait for it.
 func (c *campaign) endInterrupted(ctx context.Context, s *server) error {
 	st := &c.run.stats
 	if s.ended() {
-		return fail("dies", s.kill())
+		return fail("dies", c.kill(s))
 	}
 	s.signal(syscall.SIGTERM)
 	c.pause(ctx, c.rnd.IntN(60))
 	if c.ending == endTermTwice {
 		s.signal(syscall.SIGTERM)
 		err := s.wait() // exit code 0 if the second came too late, else 1
+		if c.dies && s.killed() {
+			st.killsInside.Add(1)
+			return nil
+		}
 		if code := s.cmd.ProcessState.ExitCode(); code != 0 && code != 1 {
 			return fail("no stop", err)
 		}
@@ -372,6 +415,7 @@ func (c *campaign) check() error {
 
 // epilogue fills the device once more, stops it cleanly, checks it, and looks at it a last time.
 func (c *campaign) epilogue(ctx context.Context) error {
+	c.mortal = false
 	s, err := c.start()
 	if err != nil {
 		return err

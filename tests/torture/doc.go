@@ -9,6 +9,9 @@
 //	zoned   a zoned base (bdev/zone, with its write pointers kept) over such a cache, or over the plain file
 //	full    files on a disk that is smaller than they are: writes fail with ENOSPC, and nothing else goes wrong
 //
+// Where there is such a cache, it may also kill the server by itself, right behind some block that it wrote back: in the
+// middle of a flush, of a checkpoint, of a creation.
+//
 // A life ends by kill -9, by kill -9 of a server that is stopped (SIGSTOP), by SIGTERM, by kill -9 while a SIGTERM is
 // at work, or by a second SIGTERM; before the next one, starts may be killed on their way. Meanwhile one client keeps vanishing in the
 // middle of its requests, and SIGSTOP freezes the server for seconds.

@@ -108,6 +108,17 @@ func (s *server) output() string {
 	return string(text[max(0, len(text)-6000):])
 }
 
+// killed says whether the server has ended, or is about to, by SIGKILL.
+func (s *server) killed() bool {
+	select {
+	case <-s.end:
+	case <-time.After(time.Second): // a connection is lost before the process is gone
+		return false
+	}
+	var e *exec.ExitError
+	return errors.As(s.err, &e) && e.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
+}
+
 // kill ends the server at once. It says whether the server was still there: one that ended by itself is a finding.
 func (s *server) kill() error {
 	alive := !s.ended()
@@ -116,8 +127,7 @@ func (s *server) kill() error {
 	if !alive {
 		return fmt.Errorf("the server died: %w\n%s", errOr(s.err, "exit 0"), s.output())
 	}
-	var e *exec.ExitError
-	if errors.As(s.err, &e) && e.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+	if s.killed() {
 		return nil
 	}
 	return fmt.Errorf("the server died before it could be killed: %w\n%s", errOr(s.err, "exit 0"), s.output())

@@ -11,6 +11,7 @@ type stats struct {
 	campaigns, lives             atomic.Uint64
 	kills, killsStopped          atomic.Uint64 // kill -9 under load, of a frozen server
 	killsStarting, killsStopping atomic.Uint64 // kill -9 before it was ready, after SIGTERM
+	killsInside                  atomic.Uint64 // in the middle of a write back
 	terms                        atomic.Uint64 // SIGTERM, waited for
 	freezes, frozenMs            atomic.Uint64
 	starts, startsShm            atomic.Uint64
@@ -31,7 +32,7 @@ func (s *stats) line() string {
 }
 
 func (s *stats) allKills() uint64 {
-	return s.kills.Load() + s.killsStopped.Load() + s.killsStarting.Load() + s.killsStopping.Load()
+	return s.kills.Load() + s.killsStopped.Load() + s.killsStarting.Load() + s.killsStopping.Load() + s.killsInside.Load()
 }
 
 // table is the long form.
@@ -41,8 +42,8 @@ func (s *stats) table() string {
 		fmt.Fprintf(&b, "  %-12s %s\n", what, fmt.Sprintf(format, args...))
 	}
 	row("devices", "%d, which lived %d times", s.campaigns.Load(), s.lives.Load())
-	row("kill -9", "%d: %d under load, %d of a frozen server, %d while starting, %d while stopping",
-		s.allKills(), s.kills.Load(), s.killsStopped.Load(), s.killsStarting.Load(), s.killsStopping.Load())
+	row("kill -9", "%d: %d under load, %d between two blocks of a flush, %d of a frozen server, %d while starting, %d while stopping",
+		s.allKills(), s.kills.Load(), s.killsInside.Load(), s.killsStopped.Load(), s.killsStarting.Load(), s.killsStopping.Load())
 	row("SIGTERM", "%d waited for", s.terms.Load())
 	row("SIGSTOP", "%d, %.1f s in all", s.freezes.Load(), float64(s.frozenMs.Load())/1000)
 	row("starts", "%d, %d of them with the mapping from shared memory; %d offline checks",

@@ -132,6 +132,7 @@ func (c *campaign) args() []string {
 	if c.rnd.IntN(4) == 0 {
 		driver = ",driver=aio"
 	}
+	c.dies = c.mortal && c.shape.volatile && c.rnd.IntN(2) == 0
 	cache, base := c.specs(c.lag()+c.shim(), c.lag()+c.shim(), driver)
 	args := []string{"--cache", cache, "--base", base, "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB)}
 	if c.fast = c.rnd.IntN(5) == 0; c.fast {
@@ -171,6 +172,13 @@ func (c *campaign) shim() string {
 	sizes := []string{"512KiB", "4MiB", "32MiB"}
 	early := []float64{0, 0, 0.001, 0.05, 0.5}
 	s := fmt.Sprintf("volatile:size=%s,early=%v,seed=%d", sizes[c.rnd.IntN(len(sizes))], early[c.rnd.IntN(len(early))], c.rnd.Uint32())
+	if c.dies {
+		chances := []float64{0.0003, 0.001, 0.003, 0.01, 0.03}
+		if !c.made { // a creation writes little
+			chances = []float64{0.01, 0.03, 0.1, 0.3}
+		}
+		s += fmt.Sprintf(",die=%v", chances[c.rnd.IntN(len(chances))])
+	}
 	if c.run.lie {
 		s += ",lie"
 	}
