@@ -113,7 +113,7 @@ func (d *Device) padDone(r *recordOp) {
 func (d *Device) pad() bool {
 	l := &d.log_
 	if l.under != 0 || l.q.head != nil || l.free == nil || l.voidFrom != 0 || d.health != HealthOK ||
-		l.padD == d.durableU || d.durableU != d.ackedU || !d.logDev.info.VolatileCache {
+		l.padD == d.durableU {
 		return true
 	}
 	s := l.cur.segment(1)

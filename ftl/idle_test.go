@@ -56,12 +56,12 @@ func TestIdleDeviceDoesNoIO(t *testing.T) {
 			before := now()
 			b.pass(100 * time.Millisecond)
 			after := now()
-			pads := uint64(0)
+			flushes := uint64(0)
 			if g.volatile {
-				pads = 1
+				flushes = 1
 			}
-			require.Equal(t, pads, after.writes-before.writes, "pads")
-			require.Equal(t, pads, after.flushes-before.flushes, "flushes of pads")
+			require.Equal(t, uint64(1), after.writes-before.writes, "pads")
+			require.Equal(t, flushes, after.flushes-before.flushes, "flushes of pads")
 			b.quietly(t, now, counters{})
 			// A write that is not flushed needs nothing.
 			b.put(3, 1)
@@ -91,25 +91,36 @@ func (b *bed) quietly(t *testing.T, now func() counters, allowed counters) {
 }
 
 // TestRotOfLastRecordBeforePad: a pad carries D once the log is idle after a
-// flush, so that rot of the last durable record is seen.
+// flush, so that rot of the last durable record is seen, also when another
+// that nobody flushed stands behind it, and when the device has no volatile
+// cache.
 func TestRotOfLastRecordBeforePad(t *testing.T) {
 	for _, md := range mdSizes {
-		b := newBed(t, volatile(mini.with(md)))
-		b.create()
-		b.put(0, 3)
-		b.put(50, 3)
-		b.sync()
-		b.pass(100 * time.Millisecond)
-		_, block, _, _ := b.place(50)
-		b.stop(true)
-		if md == 0 {
-			b.mem[onCache].Data()[(block-1)*4096+40] ^= 1
-		} else {
-			b.rotMD(onCache, block)
+		for _, vol := range []bool{false, true} {
+			for _, more := range []bool{false, true} {
+				g := mini.with(md)
+				g.volatile = vol
+				b := newBed(t, g)
+				b.create()
+				b.put(0, 3)
+				b.put(50, 3)
+				b.sync()
+				if more {
+					b.put(90, 1)
+				}
+				b.pass(100 * time.Millisecond)
+				_, block, _, _ := b.place(50)
+				b.stop(true)
+				if md == 0 {
+					b.mem[onCache].Data()[(block-1)*4096+40] ^= 1
+				} else {
+					b.rotMD(onCache, block)
+				}
+				b.load()
+				require.ErrorIs(t, b.health(HealthReadOnly), ErrLoss)
+				b.stop(true)
+			}
 		}
-		b.load()
-		require.ErrorIs(t, b.health(HealthReadOnly), ErrLoss)
-		b.stop(true)
 	}
 }
 
