@@ -14,7 +14,8 @@ import (
 // A clean stop writes a checkpoint and marks the superblock clean, so that the
 // next load replays nothing (Rule 20). A fast stop only finishes what is under
 // way: with shared memory the next load takes the mapping from there, without
-// it the next load replays the log. done gets the first error; the device is
+// it the next load replays the log. A device that takes no writes any more is
+// always stopped in that way. done gets the first error; the device is
 // gone in any case. A second Stop gets ErrBusy.
 func (d *Device) Stop(fast bool, done func(err error)) {
 	if d.stopping {

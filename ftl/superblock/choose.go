@@ -65,6 +65,9 @@ func Choose(cache, base Copy, want uuid.UUID) (*Choice, error) {
 		return nil, fmt.Errorf("%w: %s belongs to %s, not to %s", ErrMismatch, c.device(&cache, &base), c.SB.UUID, want)
 	}
 	l := c.SB.Layout
+	if l == nil { // it is being made
+		return c, nil
+	}
 	if cache.Blocks < l.CacheBlocks {
 		return nil, fmt.Errorf("%w: cache %s has %d blocks, the FTL needs %d", ErrResized, cache.Device, cache.Blocks, l.CacheBlocks)
 	}

@@ -44,6 +44,8 @@ const (
 	offLayout  = 1024
 	offEnd     = offLayout + layout.EncodedSize
 
+	sectorSize = 512 // that devices write whole
+
 	flagClean  = 1
 	flagVerify = 2
 )
@@ -51,12 +53,17 @@ const (
 // The fields must fit; a negative array length does not compile.
 var (
 	_ [offLayout - offName - MaxName]struct{}
+	_ [sectorSize - offName - MaxName]struct{}
 	_ [Size - offEnd]struct{}
 )
 
 // Encode stores the superblock in buf[:Size] and leaves what follows alone.
 // Preconditions: len(buf) >= Size; the layout is valid; the name is no longer
 // than MaxName; the role is set. s.Version is not used: it writes Version.
+//
+// Of an FTL that is being made the layout is left out: all that stands in the
+// block then lies in its first sector, so that the very first write to a new
+// device leaves it blank or marked, whatever a power loss does to it.
 func (s *Superblock) Encode(buf []byte) {
 	assert.That(len(buf) >= Size, "superblock: buffer too small")
 	assert.That(len(s.Name) <= MaxName, "superblock: name too long")
@@ -87,7 +94,9 @@ func (s *Superblock) Encode(buf []byte) {
 	s.Config.put(b)
 	le.PutUint32(b[offNameLen:], uint32(len(s.Name)))
 	copy(b[offName:], s.Name)
-	s.Layout.Encode(b[offLayout:])
+	if s.State&StateCreating == 0 {
+		s.Layout.Encode(b[offLayout:])
+	}
 	Seal(b, s.Role)
 }
 
@@ -149,6 +158,9 @@ func Decode(buf []byte) (*Superblock, error) {
 		return nil, err
 	}
 	s.Name = string(b[offName : offName+le.Uint32(b[offNameLen:])])
+	if s.State&StateCreating != 0 && blank(b[offLayout:offEnd]) {
+		return s, nil
+	}
 	var err error
 	if s.Layout, err = layout.Decode(b[offLayout:offEnd]); err != nil {
 		if layout.IsNewer(err) {

@@ -253,3 +253,29 @@ func FuzzDecode(f *testing.F) {
 		require.Equal(t, s, back)
 	})
 }
+
+// TestMarkOfACreationCannotBeTorn: whatever sectors of the first block arrive on a blank device, it is blank or says
+// that an FTL is being made.
+func TestMarkOfACreationCannotBeTorn(t *testing.T) {
+	s := sample(t)
+	s.State, s.Role = StateCreating, RoleBase
+	whole := make([]byte, layout.BlockSize)
+	s.Encode(whole)
+	for sectors := range 1 << (layout.BlockSize / sectorSize) {
+		b := make([]byte, layout.BlockSize)
+		for i := range layout.BlockSize / sectorSize {
+			if sectors>>i&1 != 0 {
+				copy(b[i*sectorSize:(i+1)*sectorSize], whole[i*sectorSize:])
+			}
+		}
+		got, err := Decode(b)
+		if sectors&1 == 0 {
+			require.ErrorIs(t, err, ErrBlank)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, StateCreating, got.State)
+		require.Nil(t, got.Layout)
+		require.Equal(t, s.UUID, got.UUID)
+	}
+}
