@@ -24,8 +24,8 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	}
 	for range 2 + r.IntN(5) {
 		l := drawLife(r, uint64(len(p.Lives))+1, most)
-		if relapse && r.IntN(3) != 0 {
-			l.Start = drawFuse(r, 600)
+		if relapse && r.IntN(4) != 0 {
+			l.Start = drawFuse(r, 200)
 		}
 		for i := range l.Faults {
 			l.Faults[i].NoMem = noMem
@@ -109,8 +109,11 @@ func drawLife(r *sim.Rand, seed uint64, most int64) Life {
 	if r.IntN(4) != 0 {
 		l.Work = drawFuse(r, 20_000)
 	}
-	if r.IntN(3) == 0 {
+	switch r.IntN(6) {
+	case 0:
 		l.Stop = drawFuse(r, 300)
+	case 1:
+		l.Stop = Fuse{After: 1 + r.Uint64N(20), Meta: true}
 	}
 	l.Kill = r.IntN(3) == 0
 	for i := range l.Keep {

@@ -2,6 +2,7 @@ package ftlsim
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -26,7 +27,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 	cfg := &ftl.Config{
 		Name: "sim", System: b.World.System(), Thread: b.Thread, Manager: b.Manager,
 		Cache: diskNames[Cache], Base: diskNames[Base],
-		Create: create, Force: create && b.Life > 0, SparePct: g.SparePct,
+		Create: create, SparePct: g.SparePct,
 		ChunkBlocks: g.ChunkBlocks, BandBlocks: g.BandBlocks, SizeBytes: g.SizeBlocks * model.BlockSize,
 		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
 		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
@@ -50,6 +51,11 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		cfg.UUID = id
 	}
 	ftl.Start(cfg, func(d *ftl.Device, err error) {
+		if create && b.Tried && errors.Is(err, ftl.ErrExists) {
+			// It was made, and only the answer got lost.
+			FTL{}.Start(b, false, done)
+			return
+		}
 		if err != nil {
 			done(nil, err)
 			return
@@ -121,6 +127,21 @@ func (f *ftlDevice) Sole(cache bool, lba uint64) bool {
 		}
 	}
 	return true
+}
+
+// Descriptor is true of both copies.
+func (f *ftlDevice) Descriptor(cache bool, lba uint64) bool {
+	if !cache {
+		return false
+	}
+	for _, t := range []layout.RegionType{
+		layout.RegionChunkMD, layout.RegionChunkMDMirror, layout.RegionBandMD, layout.RegionBandMDMirror,
+	} {
+		if r := f.d.Layout().Region(t); lba >= r.Offset && lba < r.Offset+r.Blocks {
+			return true
+		}
+	}
+	return false
 }
 
 // Body is true of chunks, bands and slots of the mapping.

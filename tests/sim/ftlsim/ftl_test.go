@@ -26,6 +26,13 @@ func TestFTLBases(t *testing.T) { play(t, "bases") }
 // error, unless it said at its start that it has lost something.
 func TestFTLRot(t *testing.T) { play(t, "rot") }
 
+// TestFTLStray has writes land elsewhere, which nobody notices when it happens. What the device returns is right all the
+// same, or an error, unless it said at its start that it has lost something.
+func TestFTLStray(t *testing.T) { play(t, "stray") }
+
+// TestFTLGone takes a device away while it is in use, for a while or for good.
+func TestFTLGone(t *testing.T) { play(t, "gone") }
+
 // TestSameSeedSameRun plays seeds of every kind of world twice: a run is a pure function of its plan, down to what is
 // left on the disks. Otherwise a failure could not be replayed.
 func TestSameSeedSameRun(t *testing.T) {

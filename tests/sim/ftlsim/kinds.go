@@ -24,6 +24,8 @@ var Kinds = []Kind{
 	{Name: "faults", Test: "TestFTLFaults", Count: 50, Scale: 2, Draw: drawFaults, Errors: true},
 	{Name: "bases", Test: "TestFTLBases", Count: 100, Scale: 1, Draw: drawBases},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
+	{Name: "stray", Test: "TestFTLStray", Count: 50, Scale: 4, Draw: drawStray, Rot: true},
+	{Name: "gone", Test: "TestFTLGone", Count: 50, Scale: 4, Draw: drawGone, Errors: true},
 }
 
 // drawRestless makes a small world of many short lives in which little is written and most starts are cut short: in a
@@ -78,6 +80,11 @@ func drawFaults(r *sim.Rand, p *Plan) {
 			l.Faults[k] = drawDiskFaults(r)
 		}
 		l.Look = l.Look && l.Calm
+		if !l.Calm && r.IntN(3) == 0 {
+			for range 1 + r.IntN(3) {
+				l.Full = append(l.Full, Full{Disk: r.IntN(numDisks), After: uint64(r.Skewed(3000)), For: uint64(r.Skewed(2000))})
+			}
+		}
 	}
 }
 
@@ -104,6 +111,40 @@ func drawRot(r *sim.Rand, p *Plan) {
 		l.Faults = [2]sim.Faults{}
 		if r.IntN(2) == 0 {
 			l.Rot = int(r.Skewed(16))
+		}
+	}
+}
+
+// drawStray has writes land elsewhere. A device cannot know that the last of them are missing after a crash, so lives
+// in which that happens come to rest before they end.
+func drawStray(r *sim.Rand, p *Plan) {
+	p.Config.NoVerify = false
+	for i := range p.Lives {
+		l := &p.Lives[i]
+		l.Look = false
+		l.Faults = [2]sim.Faults{}
+		if !l.Calm && r.IntN(2) == 0 {
+			l.Strays = int(r.Skewed(8))
+			l.Work, l.Stop = Fuse{}, Fuse{}
+		}
+	}
+}
+
+// drawGone takes a device away, for a life or for good.
+func drawGone(r *sim.Rand, p *Plan) {
+	n := r.IntN(len(p.Lives) - 2)
+	forGood := r.IntN(2) == 0
+	for i := range p.Lives {
+		p.Lives[i].Look = false
+	}
+	l := &p.Lives[n]
+	l.Loss = &Loss{Disk: r.IntN(numDisks), After: uint64(r.Skewed(5000)), Told: r.IntN(2) == 0, Keep: sim.RandomSurvival(r)}
+	if r.IntN(3) != 0 {
+		l.Work = Fuse{}
+	}
+	for i := n + 1; i < len(p.Lives); i++ {
+		if forGood || i == n+1 && r.IntN(3) == 0 {
+			p.Lives[i].Gone[l.Loss.Disk] = true
 		}
 	}
 }

@@ -96,6 +96,10 @@ type Life struct {
 	// beginning of the life; 0: none.
 	ZoneTurns uint64
 	FailReset uint64
+	Strays    int             // writes that land elsewhere while it works
+	Loss      *Loss           // a device is lost while it works
+	Gone      [2]bool         // devices that are not there
+	Full      []Full          // times in which a device is full
 	Rot       int             // blocks that rot before the life, if the one before had come to rest
 	Start     Fuse            // when creating or loading is cut short
 	Phases    []Phase         // of load
@@ -135,6 +139,21 @@ const (
 	Hot             // nine of ten operations on the first tenth
 	numModes
 )
+
+// Loss is the loss of a device.
+type Loss struct {
+	Disk  int
+	After uint64       // boundaries of IOs after the beginning of the work
+	Told  bool         // the device layer hears of it; else its IOs just fail
+	Keep  sim.Survival // what is left on it
+}
+
+// Full is a time in which a device has no space for what it is to write.
+type Full struct {
+	Disk  int
+	After uint64 // boundaries of IOs after the beginning of the work, or the end of the one before
+	For   uint64 // so many boundaries
+}
 
 // Fuse cuts a phase short.
 type Fuse struct {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 
-	"goftl/bdev"
 	"goftl/iobuf"
 	"goftl/tests/sim"
 	"goftl/tests/sim/model"
@@ -52,6 +51,11 @@ type life struct {
 	w    *sim.World
 	boot *Boot
 	mem  int64 // buffers that the process had at the beginning
+
+	events   []event // what is still to happen, in order
+	lost     bool    // a device is lost
+	removals int     // under way
+	mended   bool    // nothing fails any more
 }
 
 // Ends of a life that are no failure.
@@ -80,7 +84,10 @@ func (p *Play) stream(name string, n uint64) *sim.Rand { return sim.Stream(p.pla
 func (p *Play) count(name string, n uint64) { p.Counters[name] += n }
 
 // tolerant says whether requests of the present life may fail.
-func (p *Play) tolerant() bool { return p.kind.Rot || p.kind.Errors && !p.life.plan.Calm }
+func (p *Play) tolerant() bool { return p.kind.Rot || p.failing() }
+
+// failing says whether the devices of the present life fail.
+func (p *Play) failing() bool { return p.kind.Errors && !p.life.plan.Calm && !p.life.mended }
 
 // Run lives all lives.
 func (p *Play) Run() error {
@@ -143,7 +150,7 @@ func (p *Play) oneLife(l *Life) error {
 // boot begins a life.
 func (p *Play) boot(l *Life) error {
 	o := p.plan.World
-	b := &Boot{Plan: p.plan, Calm: l.Calm, Failf: p.failf}
+	b := &Boot{Plan: p.plan, Calm: l.Calm, Tried: p.tried, Failf: p.failf}
 	if p.life != nil {
 		p.count("spins", p.life.w.Spins())
 		o.Start = p.life.w.Now() + 1e6
@@ -168,14 +175,8 @@ func (p *Play) boot(l *Life) error {
 		p.rot(l.Rot)
 	}
 	p.settled = false
-	b.Manager = bdev.NewManager(w.System(), nil)
-	b.Thread = w.System().NewThread("core")
-	for i, d := range p.disks {
-		if _, err := b.Manager.Register(sim.Attach(w, d)); err != nil {
-			return err
-		}
-		d.Reseed(p.stream(diskNames[i], l.Seed))
-		*d.Faults() = l.Faults[i]
+	if err := p.register(b); err != nil {
+		return err
 	}
 	if err := p.bootZones(); err != nil {
 		return err
@@ -238,7 +239,12 @@ func (p *Play) check() error {
 
 // phase steps until cond holds, or the fuse has burnt down.
 func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error {
-	err := p.life.w.Run(steps, func() bool { return p.fail != nil || cond() || f.burnt() })
+	err := p.life.w.Run(steps, func() bool {
+		if len(p.life.events) > 0 {
+			p.happen()
+		}
+		return p.fail != nil || cond() || f.burnt()
+	})
 	switch {
 	case p.fail != nil:
 		return p.fail
@@ -277,11 +283,15 @@ func (p *Play) start(f fuse) error {
 	}
 	p.cutShort, p.clean = 0, false
 	p.life.w.Note("process", what+" done", 0, 0, uint64(p.life.w.Now()-before), failed)
+	if p.life.plan.Gone != [2]bool{} {
+		return p.without(failed)
+	}
 	if failed != nil {
 		return p.startFailed(what, failed)
 	}
 	p.created = true
 	p.known = p.dev
+	p.loaded()
 	for i, d := range p.disks {
 		d.SetFront(p.dev.Front(i == Cache))
 	}
@@ -299,13 +309,12 @@ func (p *Play) start(f fuse) error {
 		}
 	}
 	p.count(what, 1)
-	p.loaded()
 	return nil
 }
 
 // startFailed judges a start that failed: over device errors it may; the next, without them, may not.
 func (p *Play) startFailed(what string, failed error) error {
-	if p.life.plan.Calm || !p.kind.Errors {
+	if !p.failing() {
 		return fmt.Errorf("%s: %w", what, failed)
 	}
 	p.count("starts failed by faults", 1)
@@ -359,14 +368,13 @@ func (p *Play) verify(f fuse) error {
 
 // work runs phases of load, with rests between them.
 func (p *Play) work(f fuse) error {
+	p.plant()
 	for i := range p.life.plan.Phases {
 		ph := &p.life.plan.Phases[i]
 		if i == len(p.life.plan.Phases)/2 {
 			p.turnZone()
 		}
-		l := p.newLoad(ph)
-		p.life.boot.Thread.Send(runLoad, l)
-		if err := p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 }); err != nil {
+		if err := p.load(ph, f); err != nil {
 			return err
 		}
 		if ph.Rest > 0 {
@@ -385,7 +393,17 @@ func (p *Play) work(f fuse) error {
 	if f.burns() {
 		return errCrash
 	}
+	if err := p.mend(); err != nil {
+		return err
+	}
 	return p.settle()
+}
+
+// load runs one phase of load.
+func (p *Play) load(ph *Phase, f fuse) error {
+	l := p.newLoad(ph)
+	p.life.boot.Thread.Send(runLoad, l)
+	return p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 })
 }
 
 // settle waits until the device has nothing more to do and checks that it then leaves the disks alone.
@@ -408,7 +426,7 @@ func (p *Play) settle() error {
 	rest(60e9)
 	allowed := uint64(0)
 	if p.kind.Rot {
-		allowed = 100 // what cannot be read is tried again, ever more rarely
+		allowed = 5000 // what cannot be read is tried again, ever more rarely
 	}
 	if n := p.boundaries() - before; n > allowed && p.fail == nil {
 		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
@@ -420,7 +438,8 @@ func (p *Play) settle() error {
 // stop ends the life in order; then the power may fail, or not.
 func (p *Play) stop(f fuse) error {
 	fast := p.life.plan.Fast
-	done, refused := false, p.dev.ReadOnly() // a device that has given up writing ends as if by a fast stop
+	readOnly := p.dev.ReadOnly() // then every stop is a fast one
+	done := false
 	var failed error
 	p.life.boot.Thread.Send(func(any) {
 		p.dev.Stop(fast, func(err error) { done, failed = true, err })
@@ -429,13 +448,13 @@ func (p *Play) stop(f fuse) error {
 		return err
 	}
 	p.life.w.Note("process", "stopped", 0, 0, 0, failed)
-	if failed != nil && !(p.kind.Errors && !p.life.plan.Calm) {
+	if failed != nil && !p.failing() {
 		return fmt.Errorf("stop: %w", failed)
 	}
 	if err := p.leaks(); err != nil {
 		return fmt.Errorf("after a stop with %w: %w", failed, err)
 	}
-	if fast || refused || failed != nil {
+	if fast || failed != nil || readOnly || p.dev.ReadOnly() {
 		p.count("fast stops", 1)
 	} else {
 		p.count("clean stops", 1)
@@ -450,25 +469,27 @@ func (p *Play) stop(f fuse) error {
 // back.
 func (p *Play) leaks() error {
 	b := p.life.boot
-	gone, all := 0, numDisks
+	asked := false
 	if b.Zones != nil {
-		all++
-		b.Zones.Unregister(b.Thread, func(any, error) { gone++ }, nil)
-		if err := p.phase("unregister zones after stop", 1e6, forever, func() bool { return gone == 1 }); err != nil {
+		zones := false
+		b.Zones.Unregister(b.Thread, func(any, error) { zones = true }, nil)
+		if err := p.phase("unregister zones after stop", 1e6, forever, func() bool { return zones }); err != nil {
 			return err
 		}
 	}
 	b.Thread.Send(func(any) {
+		p.life.removals += len(b.Manager.All())
 		for _, d := range b.Manager.All() {
 			d.Unregister(b.Thread, func(_ any, err error) {
 				if err != nil {
 					p.failf("unregister: %w", err)
 				}
-				gone++
+				p.life.removals--
 			}, nil)
 		}
+		asked = true
 	}, nil)
-	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return gone == all }); err != nil {
+	if err := p.phase("unregister after stop", 1e6, forever, func() bool { return asked && p.life.removals == 0 }); err != nil {
 		return err
 	}
 	b.Thread.Send(func(any) { b.Thread.Exit() }, nil)
@@ -508,8 +529,8 @@ func (p *Play) kill() {
 	}
 	p.count("kills", 1)
 	p.ended()
-	if p.kind.Rot {
-		// A rotten record that was not flushed cannot be told from one that was torn.
+	if p.kind.Rot || p.life.lost {
+		// A lost device has lost its cache. A rotten record that was not flushed cannot be told from one that was torn.
 		p.weaken(p.m.PowerLost())
 		return
 	}

@@ -53,6 +53,8 @@ type Device interface {
 	Sole(cache bool, lba uint64) bool
 	// Body says whether a block is one of the log, and so has no second copy.
 	Body(cache bool, lba uint64) bool
+	// Descriptor says whether a block describes a segment.
+	Descriptor(cache bool, lba uint64) bool
 	// Front is the number of blocks in front of the cache, or of the base, that hold metadata.
 	Front(cache bool) uint64
 	// Acked is the number of the last record that was acknowledged.
@@ -79,6 +81,7 @@ type Boot struct {
 	// AcceptLoss lets the device take writes again although it has lost what was durable.
 	AcceptLoss bool
 	Life       int
+	Tried      bool // making the device was begun in an earlier life
 	Calm       bool // nothing fails in this life
 	// Failf reports what a target finds wrong.
 	Failf func(format string, args ...any)

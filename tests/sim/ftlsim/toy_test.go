@@ -157,6 +157,7 @@ func (d *toyDevice) Idle() bool                         { return d.open == 0 }
 func (d *toyDevice) ReadOnly() bool                     { return false }
 func (d *toyDevice) Sole(bool, uint64) bool             { return false }
 func (d *toyDevice) Body(bool, uint64) bool             { return false }
+func (d *toyDevice) Descriptor(bool, uint64) bool       { return false }
 func (d *toyDevice) Front(bool) uint64                  { return 0 }
 func (d *toyDevice) Acked() uint64                      { return 0 }
 func (d *toyDevice) Forgotten(uint64) bool              { return false }

@@ -1,0 +1,176 @@
+package ftlsim
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/tests/sim"
+)
+
+// event is something that happens to the devices while the process works.
+type event struct {
+	at uint64 // boundary
+	do func()
+}
+
+// plant prepares what is to happen in the work of this life.
+func (p *Play) plant() {
+	l := p.life
+	at := p.boundaries()
+	if x := l.plan.Loss; x != nil {
+		l.events = append(l.events, event{at + x.After, func() { p.lose(x) }})
+	}
+	for _, f := range l.plan.Full {
+		at += f.After
+		l.events = append(l.events, event{at, func() { p.full(f.Disk, 1) }})
+		at += f.For
+		l.events = append(l.events, event{at, func() { p.full(f.Disk, 0) }})
+	}
+	p.aim()
+}
+
+// happen lets happen what is due.
+func (p *Play) happen() {
+	l := p.life
+	for len(l.events) > 0 && p.boundaries() >= l.events[0].at {
+		e := l.events[0]
+		l.events = l.events[1:]
+		e.do()
+	}
+}
+
+// mend ends what the devices do to the process, which must come good then, unless it has given up or a device is lost.
+func (p *Play) mend() error {
+	l := p.life
+	l.events = nil
+	for i, d := range p.disks {
+		d.SetAim(nil)
+		f := d.Faults()
+		if !f.Gone {
+			*f = sim.Faults{NoMem: l.plan.Faults[i].NoMem}
+		}
+	}
+	if !p.failing() || l.lost || p.dev.ReadOnly() {
+		return nil
+	}
+	rest := int64(200e6) // errors are tried again after a pause
+	until := l.w.Now() + rest
+	l.w.After(rest, func(any) {}, nil)
+	if err := p.phase("rest", stepsLoad, forever, func() bool { return l.w.Now() >= until }); err != nil {
+		return err
+	}
+	if p.dev.ReadOnly() {
+		return nil
+	}
+	l.mended = true
+	p.count("writes after the faults", 1)
+	err := p.load(&Phase{Seed: l.plan.Seed, Ops: 30, Depth: 8, Most: 16, Weights: [NumKinds]int{Write: 8, Flush: 1}}, forever)
+	l.mended = false
+	return err
+}
+
+func (p *Play) full(disk int, chance float64) {
+	p.disks[disk].Faults().NoSpace = chance
+	p.life.w.Note(diskNames[disk], "no space", 0, 0, uint64(chance), nil)
+}
+
+// lose takes a device away.
+func (p *Play) lose(x *Loss) {
+	l := p.life
+	l.lost = true
+	p.count("device lost: "+diskNames[x.Disk], 1)
+	p.disks[x.Disk].Unplug(l.w.Now(), x.Keep)
+	if !x.Told {
+		return
+	}
+	l.removals++
+	l.boot.Thread.Send(func(any) {
+		l.boot.Manager.Lookup(diskNames[x.Disk]).Unregister(l.boot.Thread, func(_ any, err error) {
+			if err != nil {
+				p.failf("removal: %w", err)
+			}
+			l.removals--
+		}, nil)
+	}, nil)
+}
+
+// aim lets writes go astray: never both copies of something, and not those of descriptors, whose old content would be
+// taken for the present one.
+func (p *Play) aim() {
+	left := p.life.plan.Strays
+	if left == 0 {
+		return
+	}
+	r := p.stream("aim", p.life.plan.Seed)
+	for i, d := range p.disks {
+		d.Faults().Stray = 0.02
+		d.SetAim(func(lba, count uint64) (uint64, bool) {
+			if left == 0 || !p.mayStray(i, lba, count) {
+				return 0, false
+			}
+			to := r.Uint64N(d.Options().Blocks)
+			if recent := d.Recent(); r.IntN(2) == 0 && len(recent) > 0 {
+				to = recent[r.IntN(len(recent))]
+			}
+			if to+count > d.Options().Blocks || to < lba+count && lba < to+count || !p.mayBeHit(i, to, count) {
+				return 0, false
+			}
+			left--
+			p.count("write gone astray", 1)
+			return to, true
+		})
+	}
+}
+
+func (p *Play) mayStray(i int, lba, count uint64) bool {
+	for n := range count {
+		if !p.dev.Sole(i == Cache, lba+n) || p.dev.Descriptor(i == Cache, lba+n) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Play) mayBeHit(i int, lba, count uint64) bool {
+	for n := range count {
+		if !p.dev.Sole(i == Cache, lba+n) {
+			return false
+		}
+	}
+	return true
+}
+
+// without judges the start of a process that does not find one of its devices: it must fail cleanly.
+func (p *Play) without(failed error) error {
+	if !errors.Is(failed, unix.ENODEV) {
+		return fmt.Errorf("start without one of the devices: %w", failed)
+	}
+	p.count("start refused without a device", 1)
+	if err := p.leaks(); err != nil {
+		return fmt.Errorf("after a start without one of the devices: %w", err)
+	}
+	p.kill()
+	return errOver
+}
+
+// register makes the devices of a life.
+func (p *Play) register(b *Boot) error {
+	l := p.life
+	b.Manager = bdev.NewManager(b.World.System(), nil)
+	b.Thread = b.World.System().NewThread("core")
+	for i, d := range p.disks {
+		d.SetAim(nil)
+		d.Reseed(p.stream(diskNames[i], l.plan.Seed))
+		*d.Faults() = l.plan.Faults[i]
+		if l.plan.Gone[i] {
+			continue
+		}
+		if _, err := b.Manager.Register(sim.Attach(b.World, d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
