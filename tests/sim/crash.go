@@ -166,6 +166,7 @@ func kept(id, salt uint64, p float64) bool {
 
 // garble spoils a sector of a torn block: the power failed in the middle of it.
 func (d *Disk) garble(block []byte) {
+	d.stats.Garbled++
 	at := d.r.IntN(len(block)/SectorSize) * SectorSize
 	for i := range SectorSize {
 		block[at+i] ^= byte(d.r.Uint64())

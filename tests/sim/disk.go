@@ -107,7 +107,7 @@ type DiskStats struct {
 	FlushErrors, NoMem, NoSpace    uint64
 	Lost, Kept, Torn               uint64 // unflushed block versions at power losses
 	Interrupted                    uint64 // writes in flight at crashes
-	Rotted, Strayed                uint64
+	Rotted, Strayed, Garbled       uint64
 	Hung                           uint64
 	PowerLosses, Kills             uint64
 }

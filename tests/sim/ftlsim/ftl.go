@@ -27,7 +27,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 	cfg := &ftl.Config{
 		Name: "sim", System: b.World.System(), Thread: b.Thread, Manager: b.Manager,
 		Cache: diskNames[Cache], Base: diskNames[Base],
-		Create: create, SparePct: g.SparePct,
+		Create: create, Force: b.Force, SparePct: g.SparePct,
 		ChunkBlocks: g.ChunkBlocks, BandBlocks: g.BandBlocks, SizeBytes: g.SizeBlocks * model.BlockSize,
 		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
 		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
@@ -51,9 +51,8 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		cfg.UUID = id
 	}
 	ftl.Start(cfg, func(d *ftl.Device, err error) {
-		if create && b.Tried && errors.Is(err, ftl.ErrExists) {
-			// It was made, and only the answer got lost.
-			FTL{}.Start(b, false, done)
+		if create && !b.Force && b.Tried && (errors.Is(err, ftl.ErrExists) || errors.Is(err, ftl.ErrNotEmpty)) {
+			FTL{}.startAgain(b, err, done)
 			return
 		}
 		if err != nil {
@@ -61,6 +60,24 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 			return
 		}
 		done(&ftlDevice{b: b, d: d}, nil)
+	})
+}
+
+// startAgain loads a device that cannot be made because it is there: the creation had come to its end, and only the
+// answer was lost. If that fails, and the power failed in the middle of a sector, what stands in the first block may be
+// anybody's data: then it takes force.
+func (f FTL) startAgain(b *Boot, refused error, done func(d Device, err error)) {
+	f.Start(b, false, func(d Device, err error) {
+		if err != nil && b.Spoilt {
+			b.Force = true
+			b.Count("creation repeated by force", 1)
+			f.Start(b, true, done)
+			return
+		}
+		if err != nil {
+			err = fmt.Errorf("creation repeated: %w, and %w", refused, err)
+		}
+		done(d, err)
 	})
 }
 

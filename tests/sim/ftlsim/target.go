@@ -82,7 +82,11 @@ type Boot struct {
 	AcceptLoss bool
 	Life       int
 	Tried      bool // making the device was begun in an earlier life
-	Calm       bool // nothing fails in this life
+	Spoilt     bool // a power loss has left something that nobody wrote
+	Force      bool // the device is made whatever stands there
+	// Count adds to a counter of the run.
+	Count func(name string, n uint64)
+	Calm  bool // nothing fails in this life
 	// Failf reports what a target finds wrong.
 	Failf func(format string, args ...any)
 }
