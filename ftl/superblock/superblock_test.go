@@ -279,3 +279,23 @@ func TestMarkOfACreationCannotBeTorn(t *testing.T) {
 		require.Equal(t, s.UUID, got.UUID)
 	}
 }
+
+// TestTwoCreationsInterrupted: the marks of two creations say together that there is no FTL; a mark beside an FTL does
+// not.
+func TestTwoCreationsInterrupted(t *testing.T) {
+	s := sample(t)
+	other := *s
+	other.UUID, other.State = uuid.UUID{9}, StateCreating
+	mark := *s
+	mark.State = StateCreating
+	at := func(s *Superblock, role Role) Copy {
+		return Copy{Device: role.String(), Blocks: 1 << 20, Block: block(s, role, 1)}
+	}
+	c, err := Choose(at(&mark, RoleCache), at(&other, RoleBase), uuid.Nil)
+	require.NoError(t, err)
+	require.Equal(t, StateCreating, c.SB.State)
+	_, err = Choose(at(s, RoleCache), at(&other, RoleBase), uuid.Nil)
+	require.ErrorIs(t, err, ErrMismatch)
+	_, err = Choose(at(&mark, RoleCache), Copy{Device: "base", Err: unix.EIO}, uuid.Nil)
+	require.NoError(t, err)
+}
