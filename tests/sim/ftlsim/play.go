@@ -417,11 +417,6 @@ func (p *Play) settle() error {
 	if err := p.phase("settling", stepsLoad, forever, quiet); err != nil {
 		return err
 	}
-	if !p.tolerant() && p.life.plan.Check {
-		if err := p.check(); err != nil {
-			return err
-		}
-	}
 	// Housekeeping that waits for a pause may begin now; but it must end.
 	rest := func(ns int64) { p.life.w.After(ns, func(any) {}, nil); p.life.w.RunFor(ns) }
 	rest(60e9)
@@ -433,6 +428,11 @@ func (p *Play) settle() error {
 	}
 	if n := p.boundaries() - before; n > allowed && p.fail == nil {
 		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
+	}
+	if !p.tolerant() && p.life.plan.Check {
+		if err := p.check(); err != nil {
+			return err
+		}
 	}
 	p.settled = true
 	return p.fail
