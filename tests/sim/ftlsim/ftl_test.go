@@ -22,6 +22,9 @@ func TestFTLFaults(t *testing.T) { play(t, "faults") }
 // or does without a cache, or both.
 func TestFTLBases(t *testing.T) { play(t, "bases") }
 
+// TestFTLFailingBases does that over devices that fail now and then.
+func TestFTLFailingBases(t *testing.T) { play(t, "failing bases") }
+
 // TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
 // error, unless it said at its start that it has lost something.
 func TestFTLRot(t *testing.T) { play(t, "rot") }

@@ -23,6 +23,7 @@ var Kinds = []Kind{
 	{Name: "restless", Test: "TestFTLRestless", Count: 50, Scale: 2, Draw: drawRestless},
 	{Name: "faults", Test: "TestFTLFaults", Count: 50, Scale: 2, Draw: drawFaults, Errors: true},
 	{Name: "bases", Test: "TestFTLBases", Count: 100, Scale: 1, Draw: drawBases},
+	{Name: "failing bases", Test: "TestFTLFailingBases", Count: 50, Scale: 2, Draw: drawFailingBases, Errors: true},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
 	{Name: "stray", Test: "TestFTLStray", Count: 50, Scale: 4, Draw: drawStray, Rot: true},
 	{Name: "gone", Test: "TestFTLGone", Count: 50, Scale: 4, Draw: drawGone, Errors: true},

@@ -75,6 +75,12 @@ func drawBases(r *sim.Rand, p *Plan) {
 	}
 }
 
+// drawFailingBases has the devices of such worlds fail now and then.
+func drawFailingBases(r *sim.Rand, p *Plan) {
+	drawBases(r, p)
+	drawFaults(r, p)
+}
+
 func drawZones(r *sim.Rand, g *Geometry) {
 	z := &g.Zones
 	z.Units = []uint64{1, 2, 3, 4}[r.IntN(4)]
