@@ -180,7 +180,7 @@ func (o *options) controls(ctx context.Context, list []mutant, results []result)
 		last[m.test] = max(last[m.test], results[i].seed)
 	}
 	fmt.Println()
-	for _, test := range []string{crashes, restless, faults, rot} {
+	for _, test := range []string{crashes, restless, faults, rot, bases} {
 		if last[test] == 0 {
 			continue
 		}

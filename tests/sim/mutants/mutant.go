@@ -34,11 +34,12 @@ const (
 	restless = "TestFTLRestless"
 	faults   = "TestFTLFaults"
 	rot      = "TestFTLRot"
+	bases    = "TestFTLBases"
 )
 
 // table is all defects that must be found, by rule.
 func table() []mutant {
-	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest)
+	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest, tableZones)
 }
 
 // mutate returns the changed texts of the files that m changes, by file.
