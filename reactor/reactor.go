@@ -185,8 +185,8 @@ func (r *Reactor) run() {
 	r.close()
 }
 
-// pin sets the affinity and makes short sleeps short. The CPU was checked by New; should it have gone since then,
-// running elsewhere is better than not running.
+// pin sets the affinity, makes short sleeps short, and asks for the CPU in short slices. The CPU was checked by New;
+// should it have gone since then, running elsewhere is better than not running, and so it is with the rest.
 func (r *Reactor) pin() {
 	if r.opts.CPU >= 0 {
 		var set unix.CPUSet
@@ -194,6 +194,10 @@ func (r *Reactor) pin() {
 		_ = unix.SchedSetaffinity(0, &set)
 	}
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(time.Microsecond), 0, 0, 0)
+	if a, err := unix.SchedGetAttr(0, 0); err == nil && a.Policy == unix.SCHED_NORMAL {
+		a.Runtime = uint64(slice)
+		_ = unix.SchedSetAttr(0, a, 0)
+	}
 }
 
 // close gives the descriptors back once nobody can be in the middle of waking the reactor.

@@ -209,6 +209,35 @@ func TestPinnedReactorRunsOnItsCPUAndLeavesNoAffinityBehind(t *testing.T) {
 	}
 }
 
+func TestReactorsAskForShortSlices(t *testing.T) {
+	own, err := unix.SchedGetAttr(0, 0)
+	if err != nil || own.Policy != unix.SCHED_NORMAL || own.Runtime == 0 {
+		t.Skip("this system has no slices: ", err)
+	}
+	r, err := reactor.New(reactor.Options{CPU: -1})
+	require.NoError(t, err)
+	r.Start()
+	th := thread.NewSystem().NewThread("t")
+	r.Add(th)
+	ping(t, th, func() {
+		a, err := unix.SchedGetAttr(0, 0)
+		require.NoError(t, err)
+		require.Equal(t, uint64(100_000), a.Runtime)
+		require.Equal(t, own.Nice, a.Nice)
+	})
+	r.Stop()
+	for range 20 { // and leave none behind
+		done := make(chan uint64)
+		go func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			a, _ := unix.SchedGetAttr(0, 0)
+			done <- a.Runtime
+		}()
+		require.Equal(t, own.Runtime, <-done)
+	}
+}
+
 func processCPU(t testing.TB) time.Duration {
 	var ru unix.Rusage
 	require.NoError(t, unix.Getrusage(unix.RUSAGE_SELF, &ru))
