@@ -1,10 +1,6 @@
 package bdev
 
 import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-
 	"goftl/internal/assert"
 	"goftl/iobuf"
 	"goftl/poller"
@@ -325,8 +321,7 @@ func (k *core) finishSlow(io *IO) bool {
 	if k.gate&gateRemoved != 0 && io.child == nil {
 		io.err = ErrRemoved
 	}
-	if io.err != nil && io.state != ioParent && io.flags&ioAborted == 0 && k.gate&gateRemoved == 0 && errors.Is(io.err, unix.ENOMEM) &&
-		!errors.Is(io.err, ErrNoBuffer) && io.Op != OpAbort {
+	if io.err != nil && io.state != ioParent && k.noMemory(io) {
 		k.requeue(io)
 		return true
 	}

@@ -103,6 +103,10 @@ func (io *IO) Complete(err error) {
 	io.err = err
 	k.inflight--
 	if k.submitting {
+		if err != nil && k.noMemory(io) { // at once, so that nothing behind it passes it
+			k.requeue(io)
+			return
+		}
 		k.finishLater(io)
 		return
 	}

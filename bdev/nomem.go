@@ -1,7 +1,10 @@
 package bdev
 
 import (
+	"errors"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"goftl/poller"
 )
@@ -9,6 +12,12 @@ import (
 // How long the layer waits before it tries again a driver that had no memory
 // and has nothing in flight whose end would give it some.
 const noMemRetry = 50 * time.Microsecond
+
+// noMemory says whether an IO that the driver ended is to be tried again.
+func (k *core) noMemory(io *IO) bool {
+	return io.flags&ioAborted == 0 && k.gate&gateRemoved == 0 && io.Op != OpAbort &&
+		errors.Is(io.err, unix.ENOMEM) && !errors.Is(io.err, ErrNoBuffer)
+}
 
 // requeue puts an IO that the driver refused with ENOMEM first in line.
 func (k *core) requeue(io *IO) {

@@ -128,7 +128,10 @@ func (k *core) planFor(p *IO) plan {
 // pump sends as many children as may be in flight.
 func (k *core) pump(p *IO) {
 	most := uint32(maxRangeChildren)
-	if p.plan == planTransfer {
+	switch {
+	case p.Op == OpWrite && k.limits.zone != 0:
+		most = maxChildren // all at once, before another write of the zone comes
+	case p.plan == planTransfer:
 		most = maxTransferChildren
 	}
 	for p.issued < p.Count && p.err == nil && p.out < most {
