@@ -27,6 +27,7 @@ type geometry struct {
 	md          uint32
 	volatile    bool          // the devices have a volatile cache, so flushes reach them
 	lag         time.Duration // every second IO takes so much longer: answers come out of order
+	buffer      uint64        // blocks of the write buffer of a channel; 0: no volatile write cache
 
 	zones   *zone.Options // the base is zoned
 	appends bool          // by zone append
@@ -73,6 +74,7 @@ type bed struct {
 	part [][]uint32      // what a write of several blocks that failed may have left
 	lost map[uint64]bool // must fail
 	gone map[uint64]bool // may fail
+	past pasts           // with a volatile write cache
 }
 
 const (
@@ -102,7 +104,7 @@ func newBed(t testing.TB, g geometry) *bed {
 	b.mem[onBase], b.inj[onBase] = r.disk("base", g.base, 0, g.volatile)
 	r.cfg = Config{
 		Name: "test", System: r.sys, Thread: r.th, Manager: r.mgr, Cache: "cache", Base: "base", UUID: testUUID,
-		ChunkBlocks: g.chunk, BandBlocks: g.band,
+		ChunkBlocks: g.chunk, BandBlocks: g.band, VolatileWriteCache: g.buffer != 0, WriteBufferBytes: g.buffer * 4096,
 	}
 	if g.zones != nil {
 		r.cfg.Base, r.cfg.ZoneAppend, r.cfg.BandBlocks = "zones", g.appends, 0
@@ -260,6 +262,7 @@ type call struct {
 	gens []uint32 // of a write or trim
 	done bool
 	when int64 // of completion
+	mark uint64
 }
 
 func (b *bed) submit(op Op, lba, n uint64, fua bool) *call {
@@ -287,6 +290,7 @@ func (b *bed) submit(op Op, lba, n uint64, fua bool) *call {
 	c.req.Ctx = c
 	c.req.Done = func(r *Request) { b.finished(r.Ctx.(*call)) }
 	b.wait = append(b.wait, c)
+	c.mark = b.past.acks
 	b.d.Submit(&c.req)
 	return c
 }
@@ -314,6 +318,7 @@ func (b *bed) finished(c *call) {
 		}
 		return
 	}
+	b.note(c)
 	for i, g := range c.gens {
 		lba := c.req.LBA + uint64(i)
 		// FUA requests complete after later ones; what counts is the order of
@@ -432,7 +437,7 @@ func (b *bed) judge(lba uint64, buf []byte, crashed bool) error {
 	}
 	maybe := b.part[lba]
 	if crashed {
-		maybe = b.also[lba]
+		maybe = b.past.of(lba, b.also[lba])
 	}
 	for _, g := range maybe {
 		if same(got, g) {
@@ -473,7 +478,7 @@ func (b *bed) verifyEach(lba, n uint64, crashed bool) (bad []uint64) {
 		switch {
 		case c.req.Err == nil:
 			require.NoError(b.t, b.judge(lba+i, c.buf, crashed))
-		case b.lost[lba+i] || b.gone[lba+i]:
+		case b.lost[lba+i] || b.gone[lba+i] || b.past.mayFail(b, lba+i):
 			bad = append(bad, lba+i)
 		default:
 			require.NoError(b.t, c.req.Err, "lba %d", lba+i)
@@ -494,7 +499,7 @@ func (b *bed) good() {
 func (b *bed) adopt() {
 	b.t.Helper()
 	for lba := range b.d.Blocks() {
-		if len(b.also[lba])+len(b.part[lba]) == 0 {
+		if len(b.also[lba])+len(b.part[lba])+len(b.past.list[lba]) == 0 {
 			continue
 		}
 		c := b.submit(OpRead, lba, 1, false)
@@ -502,7 +507,7 @@ func (b *bed) adopt() {
 		if c.req.Err == nil {
 			g, err := content(c.buf, lba)
 			require.NoError(b.t, err)
-			b.cur[lba] = g
+			b.replaced(lba, g)
 		}
 		iobuf.Free(c.buf)
 		b.also[lba], b.part[lba] = nil, nil
@@ -538,6 +543,7 @@ func (b *bed) image() *bed {
 		tw.makeZones()
 	}
 	tw.gen = b.gen
+	tw.past = b.past.copy()
 	tw.cur = append(tw.cur[:0], b.cur...)
 	tw.also, tw.part = tw.also[:0], tw.part[:0]
 	for i := range b.also {
@@ -599,23 +605,6 @@ func (b *bed) halted(fast bool) error {
 	b.until("stop", func() bool { return ended })
 	b.noChannels()
 	return failed
-}
-
-// noChannels waits until the FTL has let go of its devices, and verifies that
-// they are neither open nor claimed.
-func (b *bed) noChannels() {
-	b.t.Helper()
-	b.until("channels closed", func() bool { return len(b.th.Stats().Channels) <= b.rest })
-	require.Empty(b.t, b.th.Stats().Pollers, "pollers left")
-	for _, name := range []string{"cache", "base", "zones"} {
-		if name == "base" && b.geo.zones != nil {
-			continue // the zones hold it
-		}
-		if dev := b.mgr.Lookup(name); dev != nil {
-			kind, who := dev.Claimed()
-			require.Equal(b.t, bdev.ClaimNone, kind, "%s is claimed by %s", name, who)
-		}
-	}
 }
 
 // mustBe demands a health.

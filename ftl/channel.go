@@ -39,6 +39,12 @@ type Channel struct {
 	index  int // in Device.channels.slots
 	under  int // requests under way
 	ending bool
+	failed error // why blocks that were acknowledged could not be written
+
+	wb      *writeBuffer // with a volatile write cache
+	waiting queue        // writes and trims in line for it
+	listed  bool         // in channelSet.waiting
+
 	asked  bool // Close was called
 	closed func(err error)
 }
@@ -54,17 +60,33 @@ type channelSet struct {
 	count atomic.Int64
 	slots []*Channel // registered ones, by index; a power of two
 	open  int
-	gone  func(d *Device) // while stopping: called when count is zero
+	// waiting are the channels in which something waits for the write buffer.
+	waiting []*Channel
+	gone    func(d *Device) // while stopping: called when count is zero
 }
 
 // initChannels makes the table of channels and the device's own channel.
-func (d *Device) initChannels() {
+func (d *Device) initChannels() error {
 	n := 1
 	for n < d.cfg.MaxIOChannels {
 		n *= 2
 	}
 	d.channels.slots = make([]*Channel, n)
-	d.own = &Channel{d: d, state: channelOpen, index: -1}
+	own, err := d.makeChannel()
+	if err != nil {
+		return err
+	}
+	d.own = own
+	own.state = channelOpen
+	own.grow()
+	return nil
+}
+
+// freeChannels gives the memory of the device's own channel back.
+func (d *Device) freeChannels() {
+	if d.own != nil {
+		d.own.release()
+	}
 }
 
 // OpenChannel makes a channel and registers it. It is called on the core
@@ -86,7 +108,41 @@ func (d *Device) NewChannel() (*Channel, error) {
 	if err := d.channels.reserve(d.cfg.MaxIOChannels); err != nil {
 		return nil, err
 	}
-	return &Channel{d: d, index: -1}, nil
+	c, err := d.makeChannel()
+	if err != nil {
+		// The stop of the device may be waiting for this one already.
+		if d.channels.count.Add(-1) == stopMark {
+			d.th.Send(channelsGone, d)
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+func (d *Device) makeChannel() (*Channel, error) {
+	c := &Channel{d: d, index: -1}
+	if !d.buffers() {
+		return c, nil
+	}
+	var err error
+	c.wb, err = newWriteBuffer(d.cfg.WriteBufferBytes, d.cfg.alloc)
+	return c, err
+}
+
+// grow makes room for the blocks of the channel's buffer among those under way.
+func (c *Channel) grow() {
+	if c.wb != nil {
+		c.d.log_.inflight.grow(int(c.wb.n))
+	}
+}
+
+// release gives the channel's memory back.
+func (c *Channel) release() {
+	if c.wb != nil {
+		c.d.log_.inflight.shrink(int(c.wb.n))
+		c.wb.free()
+		c.wb = nil
+	}
 }
 
 // reserve counts one more channel, unless that would be too many.
@@ -120,6 +176,7 @@ func (c *Channel) Register() {
 	d.channels.slots[c.index] = c
 	d.channels.open++
 	c.state = channelOpen
+	c.grow()
 	if d.stopping {
 		c.shut()
 	}
@@ -129,8 +186,11 @@ func (c *Channel) Register() {
 func (c *Channel) Device() *Device { return c.d }
 
 // Close ends the channel. Requests that come later fail with ENODEV; those
-// under way are finished. Then the channel is unregistered and done is called,
-// once, never from inside Close. A second Close gets ErrChannelClosed at once.
+// under way are finished, and what stands in the write buffer is written to the
+// log, however long there is no space for it. Then the channel is unregistered
+// and done is called, once, never from inside Close. Its error says that writes
+// that were acknowledged on this channel could not be written. A second Close
+// gets ErrChannelClosed at once.
 //
 // A device that stops closes its channels itself; Close is allowed all the same.
 func (c *Channel) Close(done func(err error)) {
@@ -158,7 +218,7 @@ func (c *Channel) shut() {
 
 // endIfIdle unregisters a closing channel once nothing of it is under way.
 func (c *Channel) endIfIdle() {
-	if c.state != channelClosing || c.under != 0 || c.ending {
+	if c.state != channelClosing || c.under != 0 || c.ending || c.wb != nil && c.wb.used() != 0 {
 		return
 	}
 	c.ending = true
@@ -170,15 +230,23 @@ func channelEnded(arg any) {
 	s := &c.d.channels
 	assert.That(c.under == 0 && s.slots[c.index] == c, "a channel that ends is registered and at rest")
 	c.state = channelClosed
+	c.release()
 	s.slots[c.index] = nil
 	s.open--
 	left := s.count.Add(-1)
 	assert.That(left&(stopMark-1) >= 0, "channels are counted")
 	channelGone(c)
-	if left == stopMark && s.gone != nil {
-		f := s.gone
-		s.gone = nil
-		f(c.d)
+	if left == stopMark {
+		channelsGone(c.d)
+	}
+}
+
+// channelsGone goes on with a stop that waited for the last channel.
+func channelsGone(arg any) {
+	d := arg.(*Device)
+	if f := d.channels.gone; f != nil {
+		d.channels.gone = nil
+		f(d)
 	}
 }
 
@@ -187,7 +255,7 @@ func channelGone(arg any) {
 	c := arg.(*Channel)
 	if done := c.closed; done != nil {
 		c.closed = nil
-		done(nil)
+		done(c.failed)
 	}
 }
 
@@ -196,6 +264,9 @@ func channelGone(arg any) {
 func stepCloseChannels(p *process) {
 	d := enter(p)
 	s := &d.channels
+	if err := d.log_.lossErr; err != nil {
+		d.life.stopErr = err
+	}
 	for _, c := range s.slots {
 		if c != nil && c.state == channelOpen {
 			c.shut()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/iobuf"
 	"goftl/thread"
 )
 
@@ -145,13 +146,20 @@ type Config struct {
 	SumCacheBytes uint64
 	// MaxIOChannels bounds the channels of users (128; up to 4096).
 	MaxIOChannels int
+	// VolatileWriteCache acknowledges a write when it was copied to the write
+	// buffer of its channel. Until a flush, a kill of the process may lose it.
+	VolatileWriteCache bool
+	// WriteBufferBytes is the size of that buffer, for each channel (6 MiB; a
+	// multiple of 4096, up to 256 MiB).
+	WriteBufferBytes uint64
 	// BandThresholdPct: without a cache, the share of a band in percent after
 	// which the next one is opened ahead of need (90).
 	BandThresholdPct int
 	Limits           Limits
 	Policy           Policy
 
-	Logger *slog.Logger // nil: nothing is logged
+	Logger *slog.Logger          // nil: nothing is logged
+	alloc  func(size int) []byte // of write buffers; tests have it fail
 	// Progress, if set, is told how far a load is; total may be 0.
 	Progress func(phase string, done, total uint64)
 	// OnHealth, if set, is told when the device serves less than before.
@@ -234,6 +242,14 @@ func (c *Config) tune(need func(ok bool, field, remedy string)) {
 	}
 	need(c.MaxIOChannels >= 1 && c.MaxIOChannels <= maxChannels, "MaxIOChannels",
 		fmt.Sprintf("is %d, must be 1 to %d", c.MaxIOChannels, maxChannels))
+	if c.WriteBufferBytes == 0 {
+		c.WriteBufferBytes = defaultWriteBuffer
+	}
+	if c.alloc == nil {
+		c.alloc = iobuf.Alloc
+	}
+	need(c.WriteBufferBytes%blockSize == 0 && c.WriteBufferBytes <= MaxWriteBuffer, "WriteBufferBytes",
+		fmt.Sprintf("is %d, must be a multiple of 4096, up to %d", c.WriteBufferBytes, MaxWriteBuffer))
 }
 
 func (l *Limits) complete(need func(ok bool, field, remedy string)) {

@@ -162,6 +162,7 @@ func (d *Device) Stats(s *Stats) {
 	s.Acked, s.Durable = d.ackedU, d.durableU
 	s.Channels = uint64(d.channels.open)
 	s.RedoBlocks = d.logBlocks - d.ckpt.from
+	s.Buffered = d.bufferedBlocks()
 }
 
 // LoadReport says what a load found.
@@ -201,20 +202,20 @@ func (d *Device) progressOf(phase string, done, total uint64) {
 
 // buildMemory allocates what the device needs in memory, once its layout is
 // known.
-func (d *Device) buildMemory() {
+func (d *Device) buildMemory() error {
 	d.seed = record.Place(d.sb.UUID, 0)
 	d.buildSegments()
 	d.freeChunks.q = make([]uint32, d.lay.Chunks)
 	d.freeBands.q = make([]uint32, d.lay.Bands)
 	d.lim = limitsFor(d.lay, &d.cfg.Limits)
 	d.sums = newSumCache(min(d.cfg.SumCacheBytes, sumCacheNeed(d.lay)))
-	d.initChannels()
 	d.initLog()
 	d.initCheckpoint()
 	d.compaction.init(d, "compaction", SourceCompaction, d.lim.gcReserve)
 	d.compaction.pick, d.compaction.wanted = pickChunk, compactionWanted
 	d.gc.init(d, "relocation", SourceGC, 0)
 	d.gc.pick, d.gc.wanted = pickBand, gcWanted
+	return d.initChannels()
 }
 
 // sumCacheNeed is the size of a cache that would hold every checksum.
@@ -228,6 +229,7 @@ func sumCacheNeed(l *layout.Layout) uint64 {
 
 // freeMemory gives back what buildMemory took.
 func (d *Device) freeMemory() {
+	d.freeChannels()
 	d.freeLog()
 	d.freeReader()
 	d.freeCheckpoint()
@@ -261,7 +263,7 @@ func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
 	}
 	chunkSum := layout.SummaryBlocks(l.ChunkBlocks) * blockSize
 	bandSum := layout.SummaryBlocks(l.BandSlots) * blockSize
-	perRecord := uint64(blockSize + record.MaxTrims*24)
+	perRecord := uint64(blockSize + record.MaxTrims*32)
 	if l.VSS {
 		perRecord += (record.MaxBlocks + 1) * record.VSSSize
 	}
@@ -272,7 +274,26 @@ func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
 			maxRecords*perRecord + 2*maxMoveOps*perMove +
 			2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
 			2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
-			(l.Chunks+l.Bands)*uint64(unsafe.Sizeof(segment{})) + inflightSlots*17,
+			(l.Chunks+l.Bands)*uint64(unsafe.Sizeof(segment{})) + uint64(inflightSlots(inflightRecords))*inflightSlotBytes,
 		Checksums: min(sumCacheBytes, sumCacheNeed(l)),
 	}
+}
+
+func stepMemory(p *process) {
+	d := enter(p)
+	if err := d.layZones(); err != nil {
+		p.Fail(err)
+		return
+	}
+	if err := d.buildMemory(); err != nil {
+		d.freeMemory()
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+func stepFreeMemory(p *process) {
+	enter(p).freeMemory()
+	p.Next()
 }

@@ -8,6 +8,9 @@
 // method of this package is called there, and every callback runs there.
 // Nothing blocks: whatever waits is an op with a stage and a completion.
 //
+// Users reach it by IO channels (channel.go), which may have a volatile write
+// cache each (channelbuffer.go); Device.Submit uses a channel of its own.
+//
 // # The log
 //
 // User records (write, trim) are numbered without gaps (u) and appended to the

@@ -1,6 +1,8 @@
 package ftl
 
 import (
+	"cmp"
+
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
@@ -15,6 +17,7 @@ import (
 // the next.
 type flushState struct {
 	q            queue
+	held         queue // wait until what is in write buffers has reached the log
 	io           devIO
 	active       *Request // requests that the flush under way answers
 	under        bool
@@ -23,18 +26,39 @@ type flushState struct {
 	quiet        bool   // the flush under way only makes a pad durable
 }
 
+// push puts a flush in line. What was acknowledged before it but is only in a
+// write buffer comes first.
+func (f *flushState) push(d *Device, r *Request) {
+	r.seq = d.log_.buffered
+	if r.seq == d.log_.taken {
+		f.q.push(r)
+	} else {
+		f.held.push(r)
+	}
+}
+
+// release lets flushes go on for which the log has taken enough.
+func (f *flushState) release(taken uint64) {
+	for f.held.head != nil && f.held.head.seq <= taken {
+		r := f.held.head
+		f.held.pop()
+		f.q.push(r)
+	}
+}
+
 // startFlush submits a flush for everything that waits.
 func (d *Device) startFlush() {
 	f := &d.flusher
+	f.release(d.log_.taken)
 	if f.under || (f.q.head == nil && !f.wantPadFlush) {
 		return
 	}
-	if d.flushBroken != nil {
+	if err := cmp.Or(d.flushBroken, d.log_.lossErr); err != nil {
 		f.wantPadFlush = false
 		for f.q.head != nil {
 			r := f.q.head
 			f.q.pop()
-			r.Err = flushError(d.flushBroken)
+			r.Err = flushError(err)
 			d.complete(r)
 		}
 		return

@@ -1,89 +1,150 @@
 package ftl
 
-import "goftl/ftl/record"
+import (
+	"unsafe"
 
-// inflightMap finds the newest data of a block that is on its way to the log,
-// so that reads of it are answered from the writer's buffer. It is a hash table
-// with linear probing whose size is fixed: records under way are bounded.
-type inflightMap struct {
-	keys []uint64 // LBA + 1; 0 is empty
-	recs []*recordOp
-	idx  []uint8
-	n    int
-}
-
-const (
-	inflightSlots = 1 << 15 // at least twice maxRecords * record.MaxBlocks
-	inflightMask  = inflightSlots - 1
+	"goftl/ftl/record"
 )
 
+// inflightMap finds the newest data of a block that is on its way to the log,
+// so that reads of it are answered from memory: from a write buffer, or from the
+// buffer of whoever waits for the write. It is a hash table with linear probing.
+// Records under way are bounded and so are the write buffers of channels; the
+// table grows when a channel is opened, never while it is used.
+//
+// What waits for the log is numbered in the order of the log (Request.seq).
+// Nothing replaces what has a higher number: a write that was acknowledged from
+// a write buffer is in the table from then on, and an older one that is packed
+// into a record later must not hide it.
+type inflightMap struct {
+	slots []inflightSlot
+	shift uint // 64 - log2(len(slots))
+	room  int  // entries for which there is room
+	n     int
+}
+
+type inflightSlot struct {
+	key  uint64 // LBA + 1; 0 is empty
+	seq  uint64
+	data *[blockSize]byte // nil: lost
+}
+
+// inflightRecords is the number of entries that records under way may need.
+const inflightRecords = maxRecords * record.MaxBlocks
+
 func (m *inflightMap) init() {
-	m.keys = make([]uint64, inflightSlots)
-	m.recs = make([]*recordOp, inflightSlots)
-	m.idx = make([]uint8, inflightSlots)
+	*m = inflightMap{}
+	m.grow(inflightRecords)
 }
 
-func inflightHash(lba uint64) uint64 {
-	return (lba * 0x9e3779b97f4a7c15) >> (64 - 15)
-}
-
-// put remembers block i of r as the newest of its LBA.
-func (m *inflightMap) put(lba uint64, r *recordOp, i int) {
-	h := inflightHash(lba)
-	for m.keys[h] != 0 && m.keys[h] != lba+1 {
-		h = (h + 1) & inflightMask
+// inflightSlots is the size of a table for n entries: at most half full.
+func inflightSlots(n int) int {
+	size := 1 << 10
+	for size < 2*n {
+		size *= 2
 	}
-	if m.keys[h] == 0 {
-		m.keys[h] = lba + 1
+	return size
+}
+
+// grow makes room for n more entries.
+func (m *inflightMap) grow(n int) {
+	m.room += n
+	size := inflightSlots(m.room)
+	if size <= len(m.slots) {
+		return
+	}
+	old := m.slots
+	m.slots = make([]inflightSlot, size)
+	m.shift = 64 - log2(uint64(size))
+	for i := range old {
+		if s := &old[i]; s.key != 0 {
+			m.slots[m.at(s.key-1)] = *s
+		}
+	}
+}
+
+// shrink gives room back. What was lost stays in the table for good: it keeps
+// its room, because nothing new comes then.
+func (m *inflightMap) shrink(n int) { m.room -= n }
+
+func (m *inflightMap) mask() uint64 { return uint64(len(m.slots) - 1) }
+
+func (m *inflightMap) hash(lba uint64) uint64 { return (lba * 0x9e3779b97f4a7c15) >> m.shift }
+
+// at is the place of lba: where it is, or where it belongs.
+func (m *inflightMap) at(lba uint64) uint64 {
+	h := m.hash(lba)
+	for m.slots[h].key != 0 && m.slots[h].key != lba+1 {
+		h = (h + 1) & m.mask()
+	}
+	return h
+}
+
+// put remembers a block unless a newer one of its LBA is known.
+func (m *inflightMap) put(lba, seq uint64, block []byte) {
+	s := &m.slots[m.at(lba)]
+	if s.key == 0 {
+		s.key = lba + 1
+		m.n++
+	} else if s.seq > seq {
+		return
+	}
+	s.seq, s.data = seq, (*[blockSize]byte)(block)
+}
+
+// lose notes that the newest data of lba, which was acknowledged, is gone.
+func (m *inflightMap) lose(lba, seq uint64) {
+	s := &m.slots[m.at(lba)]
+	if s.key == 0 {
 		m.n++
 	}
-	m.recs[h], m.idx[h] = r, uint8(i)
+	*s = inflightSlot{key: lba + 1, seq: seq}
 }
 
-// find returns the buffer of the newest data of lba under way, or nil.
-func (m *inflightMap) find(lba uint64) []byte {
+// find returns the newest data of lba under way; ok is false when there is
+// none, and block nil when it was lost.
+func (m *inflightMap) find(lba uint64) (block []byte, ok bool) {
 	if m.n == 0 {
-		return nil
+		return nil, false
 	}
-	for h := inflightHash(lba); m.keys[h] != 0; h = (h + 1) & inflightMask {
-		if m.keys[h] == lba+1 {
-			return m.recs[h].bufs[1+int(m.idx[h])]
-		}
+	s := &m.slots[m.at(lba)]
+	if s.key == 0 {
+		return nil, false
 	}
-	return nil
+	if s.data == nil {
+		return nil, true
+	}
+	return s.data[:], true
 }
 
-// remove forgets lba if r is still the record that put it last.
-func (m *inflightMap) remove(lba uint64, r *recordOp) {
-	h := inflightHash(lba)
-	for m.keys[h] != lba+1 {
-		if m.keys[h] == 0 {
-			return
-		}
-		h = (h + 1) & inflightMask
-	}
-	if m.recs[h] != r {
+// has says whether there is anything newer of lba than what it is mapped to.
+func (m *inflightMap) has(lba uint64) bool {
+	return m.n != 0 && m.slots[m.at(lba)].key != 0
+}
+
+// remove forgets lba if the block with that number is still the newest.
+func (m *inflightMap) remove(lba, seq uint64) {
+	h := m.at(lba)
+	if m.slots[h].key == 0 || m.slots[h].seq != seq {
 		return
 	}
 	m.n--
-	m.recs[h] = nil
 	// Close the gap: move up entries that probed past it.
 	for gap := h; ; {
-		m.keys[gap] = 0
+		m.slots[gap] = inflightSlot{}
 		for {
-			h = (h + 1) & inflightMask
-			if m.keys[h] == 0 {
+			h = (h + 1) & m.mask()
+			if m.slots[h].key == 0 {
 				return
 			}
-			home := inflightHash(m.keys[h] - 1)
-			if (h-home)&inflightMask >= (h-gap)&inflightMask {
+			home := m.hash(m.slots[h].key - 1)
+			if (h-home)&m.mask() >= (h-gap)&m.mask() {
 				break
 			}
 		}
-		m.keys[gap], m.recs[gap], m.idx[gap] = m.keys[h], m.recs[h], m.idx[h]
-		m.recs[h] = nil
+		m.slots[gap] = m.slots[h]
 		gap = h
 	}
 }
 
-var _ [inflightSlots - 2*maxRecords*record.MaxBlocks]struct{}
+const inflightSlotBytes = uint64(unsafe.Sizeof(inflightSlot{}))

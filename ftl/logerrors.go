@@ -92,17 +92,38 @@ func (d *Device) abandonLog() {
 }
 
 // dropQueue answers the requests that wait. Of a request that was packed in
-// part only the rest is dropped; it completes with its last record.
+// part only the rest is dropped; it completes with its last record. What stands
+// in write buffers was answered: it waits on, or is given up.
 func (d *Device) dropQueue(err error) {
-	for r := d.log_.q.take(); r != nil; {
+	var kept queue
+	drop := d.log_.q.take()
+	for p := &drop; *p != nil; {
+		r := *p
+		if r.run == nil || !d.keeps(err) {
+			p = &r.next
+			continue
+		}
+		*p = r.next
+		kept.push(r)
+	}
+	d.log_.q = kept
+	held := kept.head != nil
+	for r := drop; r != nil; {
 		n := r.next
 		r.next = nil
+		for i := r.off; r.run != nil && i < r.Count; i++ {
+			d.giveUp(r, r.LBA+i)
+		}
 		r.Err = err
 		r.left -= r.Count - r.off
 		if r.left == 0 {
 			d.complete(r)
 		}
 		r = n
+	}
+	d.reportLoss(err)
+	if held {
+		d.heldBack(err)
 	}
 }
 
@@ -114,6 +135,7 @@ func (d *Device) voidRecords() {
 	err := l.failErr
 	l.failing, l.failErr, l.rehome = false, nil, nil
 	from := d.ackedU + 1
+	var kept queue
 	for u := from; u <= l.nextU; u++ {
 		r := l.ring[u%uint64(len(l.ring))]
 		if r == nil && l.voidFrom != 0 && u <= l.voidTo {
@@ -121,8 +143,9 @@ func (d *Device) voidRecords() {
 		}
 		l.ring[u%uint64(len(l.ring))] = nil
 		assert.That(r != nil && r.u == u, "every record that was not switched is in the ring")
-		d.voidRecord(r, err)
+		d.voidRecord(r, err, &kept)
 	}
+	d.requeue(kept)
 	if l.voidFrom == 0 {
 		l.voidFrom = from
 	}
@@ -133,7 +156,9 @@ func (d *Device) voidRecords() {
 	d.dropQueue(err)
 }
 
-func (d *Device) voidRecord(r *recordOp, err error) {
+// voidRecord ends a record. Blocks of it that stand in write buffers go to kept,
+// or are given up.
+func (d *Device) voidRecord(r *recordOp, err error, kept *queue) {
 	l := &d.log_
 	if r.effective {
 		r.w.seg.unacked--
@@ -142,10 +167,22 @@ func (d *Device) voidRecord(r *recordOp, err error) {
 	d.stats.Voided++
 	for i := range r.n {
 		if r.kind == record.KindData {
-			l.inflight.remove(r.lbas[i], r)
+			l.inflight.remove(r.lbas[i], r.seqs[i])
 		}
 	}
+	at := 0
 	for _, p := range r.parts {
+		if p.req.run != nil {
+			if d.keeps(err) {
+				d.keep(p.req, kept)
+				at += int(p.n)
+				continue
+			}
+			for _, lba := range r.lbas[at : at+int(p.n)] {
+				d.giveUp(p.req, lba)
+			}
+		}
+		at += int(p.n)
 		p.req.left -= p.n
 		p.req.Err = err
 		if p.req.left == 0 {
@@ -153,6 +190,17 @@ func (d *Device) voidRecord(r *recordOp, err error) {
 		}
 	}
 	l.giveOp(r)
+}
+
+// keep puts a run, of which a record is void, on the list to be written again.
+func (d *Device) keep(r *Request, kept *queue) {
+	if kept.tail == r {
+		return // an earlier part of it is there
+	}
+	if d.log_.q.head == r {
+		d.log_.q.pop() // packed in part only
+	}
+	kept.push(r)
 }
 
 // voidRetryNs is how long the log waits before it tries again to write after
@@ -178,6 +226,7 @@ func (d *Device) settleVoid() bool {
 	}
 	s := l.cur.segment(1)
 	if s == nil {
+		d.noSpaceLeft()
 		return false
 	}
 	r := l.takeOp()

@@ -117,9 +117,13 @@ func (d *Device) startReads() {
 func (d *Device) startRead(r *Request) bool {
 	for r.off < r.Count {
 		lba := r.LBA + r.off
-		if src := d.log_.inflight.find(lba); src != nil {
-			copy(r.block(), src)
+		if src, ok := d.log_.inflight.find(lba); ok {
+			b := r.block()
 			r.off++
+			if copy(b, src) == 0 {
+				clear(b)
+				r.Err = unix.EIO
+			}
 			continue
 		}
 		a := d.table.Get(lba)
@@ -152,7 +156,7 @@ func (op *readOp) gather(r *Request, lba uint64, a l2p.Addr) {
 	limit := min(maxReadBlocks, r.Count-r.off, uint64(op.seg.body-slot))
 	for uint64(op.n) < limit {
 		if op.n > 0 && (d.table.Get(lba+uint64(op.n)) != a+l2p.Addr(op.n) ||
-			d.log_.inflight.find(lba+uint64(op.n)) != nil) {
+			d.log_.inflight.has(lba+uint64(op.n))) {
 			break
 		}
 		op.bufs = append(op.bufs, r.block())

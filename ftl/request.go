@@ -38,9 +38,11 @@ type Request struct {
 	pin  l2p.PinRequest // entries of the mapping, from Submit to the end
 	next *Request
 	left uint64 // blocks (or pieces of a read) that are not done
-	off  uint64 // blocks packed into records so far
+	off  uint64 // blocks packed into records, or copied into a write buffer, so far
 	buf  int    // buffer and byte that block off stands in
 	bufo int
+	seq  uint64     // place in the order of the log; of a flush: what it has to wait for
+	run  *bufferRun // this is no request of a user, but blocks in a write buffer
 }
 
 // check validates what a caller may get wrong.
@@ -147,9 +149,13 @@ func (d *Device) enqueue(r *Request) {
 		d.reader.q.push(r)
 	case OpWrite, OpTrim:
 		r.left = r.Count
-		d.log_.q.push(r)
+		if r.ch.wb != nil {
+			r.ch.wait(r)
+		} else {
+			d.log_.push(r)
+		}
 	case OpFlush:
-		d.flusher.q.push(r)
+		d.flusher.push(d, r)
 	}
 	d.wakeUser()
 }
@@ -196,6 +202,7 @@ func serveUser(arg any) {
 	d := arg.(*Device)
 	d.userAwake = false
 	d.lastActive = d.th.Now()
+	d.fillBuffers()
 	d.pack()
 	d.checkStuck()
 	d.startReads()
@@ -204,7 +211,11 @@ func serveUser(arg any) {
 
 // complete answers a request that start counted.
 func (d *Device) complete(r *Request) {
-	if r.Op != OpFlush {
+	if r.run != nil {
+		d.runDone(r.run)
+		return
+	}
+	if r.Op != OpFlush && r.pin.Count != 0 {
 		d.table.Unpin(&r.pin)
 	}
 	d.completeUnpinned(r)

@@ -88,6 +88,10 @@ func (c Config) Settings(l *layout.Layout) ([]Setting, error) {
 	add("RedoLimitBytes", sizeText(c.RedoLimitBytes), "of log at most lie between two checkpoints, at most half of where it goes")
 	add("SumCacheBytes", sizeText(c.SumCacheBytes), "of memory at most for checksums of the base")
 	add("MaxIOChannels", strconv.Itoa(c.MaxIOChannels), "threads at most can use the device at a time")
+	add("VolatileWriteCache", onOff(c.VolatileWriteCache), "writes are answered once they are in memory; flushes are the barrier")
+	if c.VolatileWriteCache {
+		add("WriteBufferBytes", sizeText(c.WriteBufferBytes), "of writes at most are in memory only, for each of these threads")
+	}
 	return out, nil
 }
 

@@ -18,14 +18,16 @@ import (
 // acknowledged must be there in the end, and nothing may hang.
 func TestRandomFaults(t *testing.T) {
 	for seed := range uint64(16) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomFaults(t, seed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomFaults(t, seed, 0) })
 	}
 }
 
-func randomFaults(t *testing.T, seed uint64) {
+// randomFaults is one run; with a volatile write cache of so many blocks, if any.
+func randomFaults(t *testing.T, seed, buffer uint64) {
 	rnd := rand.New(rand.NewPCG(seed, 99))
 	g := mini.with(mdSizes[seed%2])
 	g.volatile = rnd.IntN(2) == 0
+	g.buffer = buffer
 	g.base += 64 * rnd.Uint64N(20)
 	g.lag = time.Duration(rnd.IntN(3)) * 25 * time.Microsecond
 	b := newBed(t, g)

@@ -459,21 +459,6 @@ func stepComputeLayout(p *process) {
 	p.Next()
 }
 
-func stepMemory(p *process) {
-	d := enter(p)
-	if err := d.layZones(); err != nil {
-		p.Fail(err)
-		return
-	}
-	d.buildMemory()
-	p.Next()
-}
-
-func stepFreeMemory(p *process) {
-	enter(p).freeMemory()
-	p.Next()
-}
-
 // stepNewTable makes an empty mapping.
 func stepNewTable(p *process) {
 	d := enter(p)

@@ -69,6 +69,8 @@ type Stats struct {
 	Relocated   uint64 `json:"relocated"`    // bands emptied by relocation
 	Throttled   uint64 `json:"throttled"`    // times that user records waited for space
 	NoChunk     uint64 `json:"no_chunk"`     // times that they waited for a chunk in quarantine
+	BufferWaits uint64 `json:"buffer_waits"` // times that a write found the write buffer full
+	BufferLost  uint64 `json:"buffer_lost"`  // blocks that were acknowledged from a write buffer and never written
 	SumMisses   uint64 `json:"sum_misses"`   // reads that had to fetch checksums
 	SlowReads   uint64 `json:"slow_reads"`   // runs read again block by block because something failed
 	Overtaken   uint64 `json:"overtaken"`    // blocks left out of moves: replaced by users meanwhile, or not readable
@@ -82,6 +84,7 @@ type Stats struct {
 	Acked, Durable                            uint64
 	Channels                                  uint64 // IO channels of users
 	RedoBlocks                                uint64 // of log that a load after a crash would look at
+	Buffered                                  uint64 // blocks in write buffers
 }
 
 // count books a completed device operation.

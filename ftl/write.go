@@ -50,6 +50,7 @@ type recordOp struct {
 	lbas      []uint64
 	counts    []uint64 // of ranges
 	sums      []uint64
+	seqs      []uint64 // Request.seq of each block
 	effective bool
 	rehomed   int
 	next      *recordOp
@@ -57,7 +58,8 @@ type recordOp struct {
 
 // logState is the user log of a device.
 type logState struct {
-	q     queue // writes and trims that wait
+	q     queue  // writes and trims that wait
+	seq   uint64 // given to what was queued last
 	free  *recordOp
 	under int // records under way: packed and not switched
 	// writing counts device writes of records under way.
@@ -80,6 +82,20 @@ type logState struct {
 	padD    uint64 // D of the last pad
 	credit  int64  // blocks that may be written while space is short
 	starved bool   // what waits has no room; ends with the next record
+
+	// Of write buffers.
+	buffered  uint64 // runs queued so far
+	taken     uint64 // of them: switched, or given up
+	givenUp   uint64 // blocks given up and not reported
+	lossErr   error  // why blocks were given up
+	stopSince int64  // a stop tries since then to write what there was no space for
+}
+
+// push queues a request for the log.
+func (l *logState) push(r *Request) {
+	l.seq++
+	r.seq = l.seq
+	l.q.push(r)
 }
 
 func newRecordOp(d *Device) *recordOp {
@@ -91,6 +107,7 @@ func newRecordOp(d *Device) *recordOp {
 		lbas:   make([]uint64, record.MaxTrims),
 		counts: make([]uint64, record.MaxTrims),
 		sums:   make([]uint64, record.MaxBlocks+1),
+		seqs:   make([]uint64, record.MaxBlocks+1),
 	}
 	if d.lay.VSS {
 		r.vss = iobuf.Alloc((record.MaxBlocks + 1) * int(d.cache.info.MDSize))
@@ -206,7 +223,13 @@ func (r *recordOp) packData(s *segment) {
 			b := q.block()
 			lba := q.LBA + q.off + uint64(i)
 			r.lbas[r.n] = lba
-			r.sums[r.n] = record.DataSum(b, lba)
+			r.seqs[r.n] = q.seq
+			if q.run != nil {
+				r.sums[r.n] = q.run.sum(q.off + uint64(i))
+			} else {
+				r.sums[r.n] = record.DataSum(b, lba)
+				l.inflight.put(lba, q.seq, b)
+			}
 			r.bufs = append(r.bufs, b)
 			r.n++
 		}
@@ -215,9 +238,6 @@ func (r *recordOp) packData(s *segment) {
 		if q.off == q.Count {
 			l.q.pop()
 		}
-	}
-	for i := range r.n {
-		l.inflight.put(r.lbas[i], r, i)
 	}
 }
 
@@ -442,7 +462,7 @@ func (d *Device) mapData(r *recordOp, at l2p.Addr) {
 		} else {
 			d.mapped++
 		}
-		d.log_.inflight.remove(lba, r)
+		d.log_.inflight.remove(lba, r.seqs[i])
 	}
 	d.valid[r.w.seg.idx] += uint32(r.n)
 }

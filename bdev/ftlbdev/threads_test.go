@@ -225,6 +225,10 @@ func inParallel(t *testing.T, change func(c *ftl.Config)) {
 
 func TestChannelsOfSeveralThreads(t *testing.T) { inParallel(t, nil) }
 
+func TestBufferedChannelsOfSeveralThreads(t *testing.T) {
+	inParallel(t, func(c *ftl.Config) { c.VolatileWriteCache, c.WriteBufferBytes = true, 6*4096 })
+}
+
 // TestI12TooManyThreads: a thread more than the device has IO channels for is
 // told so; when one leaves, another may come.
 func TestI12TooManyThreads(t *testing.T) {

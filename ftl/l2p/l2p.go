@@ -25,7 +25,8 @@ const (
 )
 
 // PinRequest asks for the entries of [LBA, LBA+Count). The caller owns it and
-// leaves it alone from Pin to Unpin.
+// leaves it alone from Pin to Unpin; once the entries are pinned a copy of it may
+// take its place.
 type PinRequest struct {
 	LBA, Count uint64
 	Done       func(*PinRequest) // called later when Pin returned false

@@ -28,7 +28,8 @@ func TestUsage(t *testing.T) {
 	dir := shortDir(t)
 	for _, args := range []string{
 		"serve", "serve --dir", "unknown", "serve --size 12345", "serve --size abc", "plan --size 0", "serve extra", "check --unknown",
-		"serve --mode fast", "serve --cache malloc:64MiB --base malloc:256MiB",
+		"serve --mode fast", "plan --write-buffer 4MiB", "plan --volatile-write-cache --write-buffer 0",
+		"plan --volatile-write-cache --write-buffer 5000", "plan --volatile-write-cache --write-buffer 1GiB", "serve --cache malloc:64MiB --base malloc:256MiB",
 	} {
 		words := strings.Fields(args)
 		if strings.Contains(args, "--mode") || strings.Contains(args, "extra") {

@@ -28,6 +28,8 @@ type writer struct {
 	read   int
 	fua    int
 
+	volatile bool // the device may lose what was not flushed, in a kill too
+
 	// mayFail says whether a request may fail with this error; nil: none may.
 	mayFail func(op *client.Op) bool
 
@@ -193,7 +195,7 @@ func (w *writer) completed(o *writerOp) bool {
 }
 
 // verify reads all that is the writer's own and compares it with what must be there: everything that was acknowledged,
-// since the files outlive the process.
+// since the files outlive the process; with a volatile write cache everything that was flushed.
 func (w *writer) verify(c *client.Conn) {
 	w.t.Helper()
 	found := make(map[uint64]uint64, w.span)
@@ -213,7 +215,11 @@ func (w *writer) verify(c *client.Conn) {
 			found[lba] = id
 		}
 	}
-	require.NoError(w.t, w.m.Recovered(w.m.Killed(), found, false))
+	atLeast := w.m.Killed()
+	if w.volatile {
+		atLeast = w.m.PowerLost()
+	}
+	require.NoError(w.t, w.m.Recovered(atLeast, found, false))
 }
 
 func (w *writer) String() string { return fmt.Sprintf("%d writes, %d flushes", w.writes, w.flushes) }

@@ -59,7 +59,7 @@ var tableRest = []mutant{
 	{
 		rule: "-", name: "a block in flight is found after it was answered", test: crashes,
 		edits: []edit{{"ftl/write.go", `
-		d.log_.inflight.remove(lba, r)
+		d.log_.inflight.remove(lba, r.seqs[i])
 	}
 	d.valid`, `
 	}

@@ -20,6 +20,7 @@ func (a *app) plan() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error { return a.runPlan() },
 	}
 	a.placeFlags(c, true)
+	a.bufferFlags(c)
 	return c
 }
 
@@ -56,6 +57,10 @@ func (a *app) runPlan() error {
 	m := ftl.MemoryNeed(l, 0)
 	fmt.Fprintf(a.out, "\nmemory                mapping %.1f MiB (%d bytes a block) + %.1f MiB, and up to %.1f MiB of checksums\n"+
 		"                      of the base as it is read\n", mib(m.Table), l.L2PEntryBytes, mib(m.Fixed), mib(m.Checksums))
+	if a.buffer.On {
+		fmt.Fprintf(a.out, "write buffer          %.1f MiB for each thread that uses the device, once it was full\n",
+			mib(ftl.ChannelMemory(a.buffer.Bytes)))
+	}
 	return nil
 }
 

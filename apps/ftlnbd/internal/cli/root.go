@@ -12,6 +12,7 @@ import (
 
 	"goftl/apps/ftlnbd/internal/stack"
 	"goftl/bdev/spec"
+	"goftl/ftl"
 )
 
 // Exit codes, as --help says.
@@ -37,6 +38,8 @@ type app struct {
 	place    stack.Place
 	size     string
 	cache    string
+	buffer   stack.Buffer
+	bufSize  string
 	verbose  bool
 }
 
@@ -125,12 +128,24 @@ func (a *app) placeFlags(c *cobra.Command, sizes bool) {
 	}
 }
 
+// bufferFlags adds the flags of the volatile write cache.
+func (a *app) bufferFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.BoolVar(&a.buffer.On, "volatile-write-cache", false,
+		"answer writes once they are in memory: until a flush, the end of the process loses them as well as a power loss does")
+	f.StringVar(&a.bufSize, "write-buffer", "", "size of the volatile write cache, a multiple of 4KiB (default 6MiB)")
+}
+
 // sizes parses the sizes given as text.
 func (a *app) sizes() error {
 	for _, f := range []struct {
 		flag, text string
 		v          *uint64
-	}{{"--size", a.size, &a.place.SizeBytes}, {"--cache-size", a.cache, &a.place.CacheSize}} {
+	}{
+		{"--size", a.size, &a.place.SizeBytes},
+		{"--cache-size", a.cache, &a.place.CacheSize},
+		{"--write-buffer", a.bufSize, &a.buffer.Bytes},
+	} {
 		if f.text == "" {
 			continue
 		}
@@ -142,6 +157,12 @@ func (a *app) sizes() error {
 			return usageError{fmt.Errorf("%s %s: must be a positive multiple of 4096 bytes", f.flag, f.text)}
 		}
 		*f.v = n
+	}
+	switch {
+	case a.bufSize != "" && !a.buffer.On:
+		return usageError{errors.New("--write-buffer is the size of the volatile write cache: it needs --volatile-write-cache")}
+	case a.buffer.Bytes > ftl.MaxWriteBuffer:
+		return usageError{fmt.Errorf("--write-buffer %s: at most %s", a.bufSize, spec.FormatSize(ftl.MaxWriteBuffer))}
 	}
 	return nil
 }

@@ -50,7 +50,8 @@ Sockets: a unix socket (default DIR/` + stack.SocketFile + `), and TCP with --li
 encryption or authentication: listen on loopback, or on networks that you trust.
 
 Promises: a write that was answered is kept if the process dies; a write that was
-flushed (or sent with FUA) is kept if power is lost. See README.md.`
+flushed (or sent with FUA) is kept if power is lost. With --volatile-write-cache
+only what was flushed is kept in either case. See README.md.`
 
 func (a *app) serve() *cobra.Command {
 	var f serveFlags
@@ -59,6 +60,7 @@ func (a *app) serve() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error { return a.runServe(&f) },
 	}
 	a.placeFlags(c, true)
+	a.bufferFlags(c)
 	fl := c.Flags()
 	fl.StringVar(&f.socket, "socket", "", "unix socket to listen on (default DIR/"+stack.SocketFile+")")
 	fl.StringVar(&f.listen, "listen", "", "TCP address to listen on as well, such as 127.0.0.1:10809")
@@ -99,7 +101,7 @@ func (a *app) runServe(f *serveFlags) error {
 	bar := newProgress(a.err)
 	st, err := stack.Open(stack.Options{
 		Place: a.place, Name: f.export, Create: !f.readOnly, ReadOnly: f.readOnly, AcceptLoss: f.acceptLoss,
-		NoVerify: f.noVerify, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
+		NoVerify: f.noVerify, Buffer: a.buffer, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
 		OnHealth: func(h ftl.Health, err error) {
 			log.Error("the device serves less now", "health", h.String(), "err", err)
 		},

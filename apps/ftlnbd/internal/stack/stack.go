@@ -28,12 +28,19 @@ type Options struct {
 	ReadOnly   bool
 	AcceptLoss bool
 	NoVerify   bool
+	Buffer     Buffer
 	Shm        string // "", "auto", "off" or a directory
 	CPU        int    // of the reactor; -1: any
 	Mode       reactor.Mode
 	Logger     *slog.Logger
 	Progress   func(phase string, done, total uint64)
 	OnHealth   func(h ftl.Health, err error)
+}
+
+// Buffer is the volatile write cache.
+type Buffer struct {
+	On    bool
+	Bytes uint64 // of each IO channel; 0: the default
 }
 
 // Stack is a running device with everything under it.
@@ -172,6 +179,7 @@ func (s *Stack) start(create bool) error {
 		Name: s.o.Name, System: s.System, Thread: s.Core, Manager: s.Manager,
 		Cache: s.Cache.Name(), Base: s.Base.Name(), Create: create,
 		ReadOnly: s.o.ReadOnly, AcceptLoss: s.o.AcceptLoss, NoVerify: s.o.NoVerify,
+		VolatileWriteCache: s.o.Buffer.On, WriteBufferBytes: s.o.Buffer.Bytes,
 		ShmDir: s.shmDir(), Logger: s.o.Logger, Progress: s.o.Progress, OnHealth: s.o.OnHealth,
 	}
 	if create {

@@ -286,6 +286,9 @@ func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
 	if f.debug {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
+	if err := f.buffer(c, &o); err != nil {
+		return err
+	}
 	if f.ftlSize != "" {
 		var err error
 		if o.SizeBytes, err = units.Size(f.ftlSize); err != nil {
@@ -293,6 +296,28 @@ func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
 		}
 	}
 	c.Open = func() (target.Target, error) { return opened(target.OpenFTL(o, p)) }
+	return nil
+}
+
+// buffer reads the options of the volatile write cache.
+func (f *flags) buffer(c *run.Config, o *target.FTLOptions) error {
+	o.Buffered = f.volatileCache
+	if f.volatileCache && c.Verify && f.crashAfter != "" {
+		return usageError("--volatile-write-cache: a crash loses writes that were answered; that does not go with --verify")
+	}
+	if f.writeBuffer == "" {
+		return nil
+	}
+	if !f.volatileCache {
+		return usageError("--write-buffer needs --volatile-write-cache")
+	}
+	var err error
+	if o.BufferBytes, err = units.Size(f.writeBuffer); err != nil {
+		return fmt.Errorf("--write-buffer: %w", err)
+	}
+	if o.BufferBytes == 0 || o.BufferBytes%4096 != 0 || o.BufferBytes > ftl.MaxWriteBuffer {
+		return usageError("--write-buffer=%s: it must be a multiple of 4096, up to 256 MiB, and not 0", f.writeBuffer)
+	}
 	return nil
 }
 

@@ -15,6 +15,8 @@ type flags struct {
 	spare                    uint32
 	keep, force, fast, apart bool
 	noChecksumVerify         bool
+	volatileCache            bool
+	writeBuffer              string
 	crashAfter               string
 
 	name, rw, bs, size, offset, offsetIncrement string
@@ -85,6 +87,8 @@ func (f *flags) registerTarget(s *pflag.FlagSet) {
 	s.BoolVar(&f.apart, "ftl-apart", false, "FTL: give it the first thread or CPU for itself, jobs run on the others")
 	s.BoolVar(&f.fast, "fast-stop", false, "FTL: stop with the fast shutdown")
 	s.BoolVar(&f.noChecksumVerify, "no-checksum-verify", false, "FTL: do not check the checksum of what is read")
+	s.BoolVar(&f.volatileCache, "volatile-write-cache", false, "FTL: answer writes from a write buffer in memory; flushes are the barrier")
+	s.StringVar(&f.writeBuffer, "write-buffer", "", "FTL: `SIZE` of that buffer, for each thread (default 6MiB)")
 	s.StringVar(&f.crashAfter, "crash-after", "", "FTL: drop it after this `DURATION or number of IOs`, recover, say how long that took")
 }
 

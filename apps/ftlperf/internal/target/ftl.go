@@ -29,8 +29,10 @@ type FTLOptions struct {
 	Force       bool // create over what is there
 	FastStop    bool
 	NoVerify    bool
-	Apart       bool // the FTL has the first thread for itself
-	Crash       bool // Crash will be called
+	Buffered    bool   // a volatile write cache
+	BufferBytes uint64 // of each IO channel; 0: the default
+	Apart       bool   // the FTL has the first thread for itself
+	Crash       bool   // Crash will be called
 	Logger      *slog.Logger
 	OnHealth    func(h ftl.Health, err error)
 }
@@ -140,6 +142,7 @@ func (f *FTLTarget) start(create bool) error {
 	cfg := &ftl.Config{
 		Name: "ftlperf", System: f.system, Thread: f.core, Manager: f.manager, Cache: f.names[0], Base: f.names[1],
 		Create: create, Force: f.o.Force, SizeBytes: f.o.SizeBytes, SparePct: f.o.SparePct, ShmDir: f.o.ShmDir,
+		VolatileWriteCache: f.o.Buffered, WriteBufferBytes: f.o.BufferBytes,
 		NoVerify: f.o.NoVerify, Logger: f.o.Logger, CreatedNs: time.Now().UnixNano(), OnHealth: f.o.OnHealth,
 	}
 	if create {
