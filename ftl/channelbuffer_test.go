@@ -439,6 +439,30 @@ func TestBufferedNoSpaceThenStop(t *testing.T) {
 	})
 }
 
+// TestBufferedNoSpaceOnBaseThenStop: the same where the log finds no chunk,
+// because the base is full.
+func TestBufferedNoSpaceOnBaseThenStop(t *testing.T) {
+	for _, fast := range []bool{false, true} {
+		b := newBed(t, buffered(mini, 40))
+		b.create()
+		b.fillTo(200)
+		b.sync()
+		full := b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: b.geo.base})
+		onlyErr(t, b.churn(400, 8, 8), unix.ENOSPC)
+		require.NotZero(t, b.stats().Buffered)
+		require.ErrorIs(t, b.halted(fast), unix.ENOSPC)
+		full.Remove()
+		b.load()
+		b.mustBe(HealthOK)
+		b.verify(true)
+		b.adopt()
+		require.Empty(t, b.churn(100, 8, 8))
+		b.good()
+		b.stop(false)
+		b.free()
+	}
+}
+
 // TestBufferedWritesAreGivenUp: the log can never be written again. What was
 // acknowledged reads as errors, never as what was there before; every flush, the
 // end of the channel and the stop say so; a log line has the count.

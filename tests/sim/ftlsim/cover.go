@@ -98,6 +98,8 @@ func States() []State {
 		{"slow read path", everywhere(100)},
 		{"retry for want of memory", in("plain faults", 100)},
 		{"writes throttled", everywhere(100)},
+		{"write buffer full", in("buffered buffered-faults", 50)},
+		{"answered write given up", in("buffered-faults", 50)},
 		{"quarantine waited for", everywhere(100)},
 		{"block replaced before its move", everywhere(100)},
 		{"move raced a write", everywhere(100)},

@@ -19,6 +19,9 @@ type ftlDevice struct {
 	b     *Boot
 	d     *ftl.Device
 	stats ftl.Stats
+
+	chans []*ftl.Channel
+	turn  int
 }
 
 // Start creates or loads the FTL of a plan.
@@ -41,6 +44,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 	if g.Zones.Blocks > 0 {
 		cfg.Base, cfg.ZoneAppend = zonesName, g.Zones.Append
 	}
+	cfg.VolatileWriteCache, cfg.WriteBufferBytes = c.WriteBuffer > 0, c.WriteBuffer*model.BlockSize
 	if c.Greedy {
 		cfg.Policy = ftl.PolicyGreedy
 	}
@@ -59,7 +63,14 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 			done(nil, err)
 			return
 		}
-		done(&ftlDevice{b: b, d: d}, nil)
+		f := &ftlDevice{b: b, d: d}
+		for range c.Channels {
+			if err := f.open(); err != nil {
+				done(nil, err)
+				return
+			}
+		}
+		done(f, nil)
 	})
 }
 
@@ -97,7 +108,34 @@ func (f *ftlDevice) Submit(r *Request) {
 		r.native = q
 	}
 	q.Op, q.FUA, q.LBA, q.Count, q.Bufs = ftlOps[r.Kind], r.FUA, r.LBA, r.Count, r.Bufs
-	f.d.Submit(q)
+	if f.turn++; len(f.chans) == 0 {
+		f.d.Submit(q)
+		return
+	}
+	if f.turn%renewAfter == 0 {
+		f.renew()
+	}
+	f.chans[f.turn%len(f.chans)].Submit(q)
+}
+
+// renewAfter says after how many operations one of the channels is closed.
+const renewAfter = 97
+
+func (f *ftlDevice) open() error {
+	c, err := f.d.OpenChannel()
+	if err == nil {
+		f.chans = append(f.chans, c)
+	}
+	return err
+}
+
+// renew closes a channel, in the middle of its work, and goes on with a new one, unless too many are still closing.
+func (f *ftlDevice) renew() {
+	if f.open() != nil {
+		return
+	}
+	f.chans[0].Close(func(error) {}) // a stop says it too, if something was lost
+	f.chans = f.chans[1:]
 }
 
 func ftlDone(q *ftl.Request) {
@@ -232,6 +270,8 @@ func (f *ftlDevice) Ended(add func(name string, n uint64)) {
 	add("chunks compacted", s.Compacted)
 	add("bands relocated", s.Relocated)
 	add("writes throttled", s.Throttled)
+	add("write buffer full", s.BufferWaits)
+	add("answered write given up", s.BufferLost)
 	add("quarantine waited for", s.NoChunk)
 	add("slow read path", s.SlowReads)
 	add("checksums fetched", s.SumMisses)

@@ -25,6 +25,14 @@ func TestFTLBases(t *testing.T) { play(t, "bases") }
 // TestFTLFailingBases does that over devices that fail now and then.
 func TestFTLFailingBases(t *testing.T) { play(t, "failing bases") }
 
+// TestFTLBuffered has writes answered from a volatile write cache, and several IO channels that come and go: then the
+// kill of the process is like a power loss.
+func TestFTLBuffered(t *testing.T) { play(t, "buffered") }
+
+// TestFTLBufferedFaults does so over devices that fail: what was answered and cannot be written reads as an error, and
+// flushes fail from then on.
+func TestFTLBufferedFaults(t *testing.T) { play(t, "buffered-faults") }
+
 // TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
 // error, unless it said at its start that it has lost something.
 func TestFTLRot(t *testing.T) { play(t, "rot") }

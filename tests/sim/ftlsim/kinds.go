@@ -24,6 +24,8 @@ var Kinds = []Kind{
 	{Name: "faults", Test: "TestFTLFaults", Count: 50, Scale: 2, Draw: drawFaults, Errors: true},
 	{Name: "bases", Test: "TestFTLBases", Count: 100, Scale: 1, Draw: drawBases},
 	{Name: "failing bases", Test: "TestFTLFailingBases", Count: 50, Scale: 2, Draw: drawFailingBases, Errors: true},
+	{Name: "buffered", Test: "TestFTLBuffered", Count: 50, Scale: 2, Draw: drawBuffered},
+	{Name: "buffered-faults", Test: "TestFTLBufferedFaults", Count: 50, Scale: 2, Draw: drawBufferedFaults, Errors: true},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
 	{Name: "stray", Test: "TestFTLStray", Count: 50, Scale: 4, Draw: drawStray, Rot: true},
 	{Name: "gone", Test: "TestFTLGone", Count: 50, Scale: 4, Draw: drawGone, Errors: true},
@@ -67,6 +69,24 @@ func drawRestless(r *sim.Rand, p *Plan) {
 		lives = append(lives, l)
 	}
 	p.Lives = lives
+}
+
+// drawBuffered gives the device a volatile write cache and several users, on any base.
+func drawBuffered(r *sim.Rand, p *Plan) {
+	if r.IntN(2) == 0 {
+		drawBases(r, p)
+	}
+	drawBuffer(r, p)
+}
+
+// drawBufferedFaults does so where devices fail.
+func drawBufferedFaults(r *sim.Rand, p *Plan) {
+	drawFaults(r, p)
+	drawBuffer(r, p)
+}
+
+func drawBuffer(r *sim.Rand, p *Plan) {
+	p.Config.WriteBuffer, p.Config.Channels = uint64(r.Skewed(300)), r.IntN(5)
 }
 
 // drawFaults has reads, writes and flushes fail now and then.

@@ -83,6 +83,8 @@ type Config struct {
 	Greedy        bool
 	NoVerify      bool
 	Shm           bool
+	WriteBuffer   uint64 // blocks of the volatile write cache of each IO channel; 0: there is none
+	Channels      int    // IO channels that operations come on, by turns; 0: the device's own
 }
 
 // Life is one process: it starts the device, verifies it, works and stops, unless a fuse ends it before.

@@ -39,6 +39,7 @@ type Play struct {
 	lossy    bool   // the last start reported a loss
 	powered  bool   // the last life ended by a power loss
 	clean    bool   // the last life ended by a clean stop
+	stopped  bool   // ... or by any that had nothing to report: what was answered is on the disks
 	settled  bool   // the last life had come to rest before it ended
 	cutShort int    // starts in a row that were cut short
 	trims    trims
@@ -284,7 +285,7 @@ func (p *Play) start(f fuse) error {
 	if err := p.phase(what, stepsStart, f, func() bool { return done }); err != nil {
 		return err
 	}
-	p.cutShort, p.clean = 0, false
+	p.cutShort, p.clean, p.stopped = 0, false, false
 	p.life.w.Note("process", what+" done", 0, 0, uint64(p.life.w.Now()-before), failed)
 	if p.life.plan.Gone != [2]bool{} {
 		return p.without(failed)
@@ -457,6 +458,7 @@ func (p *Play) stop(f fuse) error {
 	if err := p.leaks(); err != nil {
 		return fmt.Errorf("after a stop with %w: %w", failed, err)
 	}
+	p.stopped = failed == nil
 	if fast || failed != nil || readOnly || p.dev.ReadOnly() {
 		p.count("fast stops", 1)
 	} else {
@@ -532,8 +534,9 @@ func (p *Play) kill() {
 	}
 	p.count("kills", 1)
 	p.ended()
-	if p.kind.Rot || p.life.lost {
+	if p.kind.Rot || p.life.lost || p.plan.Config.WriteBuffer > 0 && !p.stopped {
 		// A lost device has lost its cache. A rotten record that was not flushed cannot be told from one that was torn.
+		// What stands in a volatile write cache is gone.
 		p.weaken(p.m.PowerLost())
 		return
 	}

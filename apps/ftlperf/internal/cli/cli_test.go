@@ -83,39 +83,34 @@ func TestDefaults(t *testing.T) {
 // Every bad command line is refused with a word about the option.
 func TestBadCommandLines(t *testing.T) {
 	for line, word := range map[string]string{
-		"--rw=read":                                                                     "exactly one of",
-		"--bdev=null:1g --nbd=nbd://x":                                                  "exactly one of",
-		"--cache=malloc:1g":                                                             "--base",
-		"--bdev=null:1g --rw=sideways":                                                  "--rw",
-		"--bdev=null:1g --bs=0":                                                         "--bs",
-		"--bdev=null:1g --bs=x":                                                         "--bs",
-		"--bdev=null:1g --bs=4k,4k,4k,4k":                                               "--bs",
-		"--bdev=null:1g --size=ten":                                                     "--size",
-		"--bdev=null:1g --size=120%":                                                    "--size",
-		"--bdev=null:1g --runtime=-1":                                                   "--runtime",
-		"--bdev=null:1g --time_based --size=1g":                                         "--time_based",
-		"--bdev=null:1g --rwmixread=101":                                                "--rwmixread",
-		"--bdev=null:1g --random_distribution=zipf":                                     "zipf",
-		"--bdev=null:1g --iodepth=0":                                                    "--iodepth",
-		"--bdev=null:1g --iodepth=60000 --bs=4m":                                        "buffers",
-		"--bdev=null:1g --numjobs=-1":                                                   "--numjobs",
-		"--bdev=null:1g --threads=0":                                                    "--threads",
-		"--bdev=null:1g --cpus=a":                                                       "--cpus",
-		"--bdev=null:1g --poll-mode=fast":                                               "--poll-mode",
-		"--bdev=null:1g --output-format=xml":                                            "--output-format",
-		"--bdev=null:1g --eta=maybe":                                                    "--eta",
-		"--bdev=null:1g --clock=sun":                                                    "--clock",
-		"--bdev=null:1g --verify_only":                                                  "--verify-state",
-		"--bdev=null:1g --verify-state=/x":                                              "--verify",
-		"--bdev=null:1g --crash-after=1s":                                               "--crash-after",
-		"--cache=malloc:1g --base=malloc:2g --crash-after=0":                            "--crash-after",
-		"--cache=malloc:1g --base=malloc:2g --ftl-spare=100":                            "--ftl-spare",
-		"--cache=malloc:1g --base=malloc:2g --ftl-size=x":                               "--ftl-size",
-		"--cache=malloc:1g --base=malloc:2g --write-buffer=4m":                          "--volatile-write-cache",
-		"--cache=malloc:1g --base=malloc:2g --volatile-write-cache --write-buffer=0":    "--write-buffer",
-		"--cache=malloc:1g --base=malloc:2g --volatile-write-cache --write-buffer=4097": "--write-buffer",
-		"--cache=malloc:1g --base=malloc:2g --volatile-write-cache --write-buffer=1g":   "--write-buffer",
-		"--cache=malloc:1g --base=malloc:2g --volatile-write-cache --verify --crash-after=1s": "--volatile-write-cache",
+		"--rw=read":                                                "exactly one of",
+		"--bdev=null:1g --nbd=nbd://x":                             "exactly one of",
+		"--cache=malloc:1g":                                        "--base",
+		"--bdev=null:1g --rw=sideways":                             "--rw",
+		"--bdev=null:1g --bs=0":                                    "--bs",
+		"--bdev=null:1g --bs=x":                                    "--bs",
+		"--bdev=null:1g --bs=4k,4k,4k,4k":                          "--bs",
+		"--bdev=null:1g --size=ten":                                "--size",
+		"--bdev=null:1g --size=120%":                               "--size",
+		"--bdev=null:1g --runtime=-1":                              "--runtime",
+		"--bdev=null:1g --time_based --size=1g":                    "--time_based",
+		"--bdev=null:1g --rwmixread=101":                           "--rwmixread",
+		"--bdev=null:1g --random_distribution=zipf":                "zipf",
+		"--bdev=null:1g --iodepth=0":                               "--iodepth",
+		"--bdev=null:1g --iodepth=60000 --bs=4m":                   "buffers",
+		"--bdev=null:1g --numjobs=-1":                              "--numjobs",
+		"--bdev=null:1g --threads=0":                               "--threads",
+		"--bdev=null:1g --cpus=a":                                  "--cpus",
+		"--bdev=null:1g --poll-mode=fast":                          "--poll-mode",
+		"--bdev=null:1g --output-format=xml":                       "--output-format",
+		"--bdev=null:1g --eta=maybe":                               "--eta",
+		"--bdev=null:1g --clock=sun":                               "--clock",
+		"--bdev=null:1g --verify_only":                             "--verify-state",
+		"--bdev=null:1g --verify-state=/x":                         "--verify",
+		"--bdev=null:1g --crash-after=1s":                          "--crash-after",
+		"--cache=malloc:1g --base=malloc:2g --crash-after=0":       "--crash-after",
+		"--cache=malloc:1g --base=malloc:2g --ftl-spare=100":       "--ftl-spare",
+		"--cache=malloc:1g --base=malloc:2g --ftl-size=x":          "--ftl-size",
 		"--bdev=null:1g --connections=2":                           "--connections",
 		"--nbd=nbd://h/x --connections=0":                          "--connections",
 		"--bdev=null:1g --continue_on_error=maybe":                 "--continue_on_error",
@@ -124,6 +119,22 @@ func TestBadCommandLines(t *testing.T) {
 	} {
 		if _, err := parse(strings.Fields(line)...); err == nil || !strings.Contains(err.Error(), word) {
 			t.Errorf("%s: %v; want a word about %s", line, err, word)
+		}
+	}
+}
+
+// TestBadWriteBuffer is about the options of the volatile write cache.
+func TestBadWriteBuffer(t *testing.T) {
+	for _, c := range []struct{ args, word string }{
+		{"--write-buffer=4m", "--volatile-write-cache"},
+		{"--volatile-write-cache --write-buffer=0", "--write-buffer"},
+		{"--volatile-write-cache --write-buffer=4097", "--write-buffer"},
+		{"--volatile-write-cache --write-buffer=1g", "--write-buffer"},
+		{"--volatile-write-cache --verify --crash-after=1s", "--volatile-write-cache"},
+	} {
+		_, err := parse(strings.Fields("--cache=malloc:1g --base=malloc:2g " + c.args)...)
+		if err == nil || !strings.Contains(err.Error(), c.word) {
+			t.Errorf("%s: %v; want a word about %s", c.args, err, c.word)
 		}
 	}
 }
