@@ -21,7 +21,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e torture run ci clean
+.PHONY: help build vet test race sim sim-ci sim-shrink sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e torture run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -47,6 +47,17 @@ race: ## The unit tests of everything that uses reactors or goroutines, under th
 
 sim: ## Simulator: SEEDS=n random seeds from SEED=s on (SEED=0: fresh ones; a failing seed prints how to replay it)
 	$(GO) test -timeout 0 ./tests/sim ./tests/sim/ftlsim ./tests/sim/nbdsim -seeds $(SEEDS) -seed $(SEED)
+
+SIMTEST ?= TestFTL
+
+sim-shrink: ## Make a failing case of the simulator smaller: SEED=n of SIMTEST=TestFTL (TestFTLFaults, ...)
+	$(GO) test ./tests/sim/ftlsim -run '^$(SIMTEST)$$' -seed $(SEED) -shrink -v -timeout 0
+
+# The same seeds every time say that nothing got worse, fresh ones find what nobody has seen yet.
+sim-ci: ## What CI runs of the simulator: CISEEDS=200 fixed seeds of each test, then as many fresh ones (the first is printed)
+	@$(MAKE) --no-print-directory sim SEEDS=$(CISEEDS) SEED=$(CISEED)
+	@fresh=$$(date +%s)000; echo "== fresh seeds; the same again: make sim SEEDS=$(CISEEDS) SEED=$$fresh"; \
+	  $(MAKE) --no-print-directory sim SEEDS=$(CISEEDS) SEED=$$fresh
 
 sim-mutants: SEEDS = 5000
 sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=5000 seeds
@@ -95,15 +106,15 @@ torture: build ## Kill the real server in every way for TIME=60s, over real file
 run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the commands to type next
 	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)
 
-CIPARTS     ?= build vet lint lint-selftest test race sim fuzz e2e
+CIPARTS     ?= build vet lint lint-selftest test race sim-ci fuzz e2e
 CIFUZZTIME  ?= 5s
 CISEEDS     ?= 200
 CISEED      ?= 5000
 
-ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim, fuzz (short), e2e; says how long each part took
+ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim (fixed and fresh seeds), fuzz (short), e2e; says how long each part took
 	@set -e; for part in $(CIPARTS); do \
 	  echo "== make $$part"; t0=$$(date +%s); \
-	  $(MAKE) --no-print-directory $$part FUZZTIME=$(CIFUZZTIME) SEEDS=$(CISEEDS) SEED=$(CISEED); \
+	  $(MAKE) --no-print-directory $$part FUZZTIME=$(CIFUZZTIME); \
 	  echo "== make $$part: $$(( $$(date +%s) - t0 )) s"; \
 	done
 

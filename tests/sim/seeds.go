@@ -89,6 +89,16 @@ func ForEachSeed(t *testing.T, count, scale int, fn func(c *Case) error) map[str
 	return s.counters
 }
 
+// FirstSeed is the first seed that the flags ask for, or 1.
+func FirstSeed() uint64 { return max(1, *flagSeed) }
+
+// OneCase runs fn once, as ForEachSeed does for a seed. replay is the command that does the same.
+func OneCase(t *testing.T, seed uint64, replay string, fn func(c *Case) error) {
+	t.Helper()
+	s := &sweep{t: t, first: seed, n: 1, fn: fn, alone: true, replay: replay}
+	s.runSeed(seed)
+}
+
 // sweep is one call of ForEachSeed.
 type sweep struct {
 	t        *testing.T
@@ -96,6 +106,7 @@ type sweep struct {
 	n        int64
 	fn       func(c *Case) error
 	alone    bool
+	replay   string // command; "": made of test and seed
 	next     atomic.Int64
 	failures atomic.Int64
 	wg       sync.WaitGroup
@@ -146,8 +157,11 @@ func (s *sweep) runSeed(seed uint64) (*Case, bool) {
 	}
 	var b bytes.Buffer
 	c.Trace.Tail(&b, tailLines)
-	t.Errorf("seed %d: %v\ntrace:\n%s\nreplay: go test %s -run '^%s$' -seed %d",
-		seed, err, b.String(), callerPackage(), strings.ReplaceAll(t.Name(), "/", "$/^"), seed)
+	replay := s.replay
+	if replay == "" {
+		replay = fmt.Sprintf("go test %s -run '^%s$' -seed %d", callerPackage(), strings.ReplaceAll(t.Name(), "/", "$/^"), seed)
+	}
+	t.Errorf("seed %d: %v\ntrace:\n%s\nreplay: %s", seed, err, b.String(), replay)
 	return c, false
 }
 

@@ -1,6 +1,7 @@
 package ftlsim
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -99,7 +100,23 @@ func play(t *testing.T, name string) {
 	t.Helper()
 	k := kindOf(t, name)
 	require.Equal(t, k.Test, t.Name(), "the table of kinds names another test")
+	if file := os.Getenv(plansEnv); file != "" {
+		tryPlans(t, file)
+		return
+	}
+	given := givenPlan(t)
+	if given == nil && *flagShrink {
+		given = NewPlan(sim.FirstSeed(), k)
+	}
+	if given != nil && *flagShrink {
+		shrink(t, given)
+		return
+	}
 	shm := sim.ShmDir(t)
+	if given != nil {
+		sim.OneCase(t, given.Seed, replayOf(t, given), func(c *sim.Case) error { return NewPlay(c, FTL{}, given, shm).Run() })
+		return
+	}
 	seeds, counters := sim.ForEachSeedForked(t, k.Count, k.Scale, 100, func(c *sim.Case) error {
 		p := NewPlay(c, FTL{}, NewPlan(c.Seed, k), shm)
 		err := p.Run()
