@@ -2,9 +2,12 @@ package nbd
 
 import (
 	"bytes"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"goftl/nbd/proto"
 )
@@ -117,5 +120,73 @@ func FuzzNegotiationData(f *testing.F) {
 		if s, ok := proto.ParseInfoBlockSize(b); ok {
 			require.Equal(t, b, proto.AppendInfoBlockSize(nil, s))
 		}
+	})
+}
+
+// FuzzTransmissionData: requests, replies and chunks that are accepted are what was encoded.
+func FuzzTransmissionData(f *testing.F) {
+	f.Add(encode(proto.CmdWrite, proto.CmdFlagFUA, 1<<63, 1<<40, 1<<31, nil))
+	b := make([]byte, proto.MaxReplyHeaderSize)
+	proto.PutSimpleReply(b, proto.ErrNoSpc, 77)
+	f.Add(bytes.Clone(b))
+	proto.PutOffsetData(b, 1, 2, 3)
+	f.Add(bytes.Clone(b))
+	proto.PutErrorChunk(b, proto.ErrIO, 9)
+	f.Add(bytes.Clone(b))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		b := make([]byte, proto.MaxReplyHeaderSize)
+		copy(b, in)
+		again := bytes.Clone(b)
+		var q proto.Request
+		var c proto.Chunk
+		if proto.ParseRequest(b, &q) {
+			_ = q.Command.String()
+			proto.PutRequest(again, &q)
+		} else if e, cookie, ok := proto.ParseSimpleReply(b); ok {
+			_ = e.Error()
+			require.ErrorIs(t, e, e.Unix())
+			proto.PutSimpleReply(again, e, cookie)
+		} else if proto.ParseChunk(b, &c) {
+			proto.PutChunk(again, &c)
+		}
+		require.Equal(t, b, again)
+	})
+}
+
+// FuzzEndpoint: an address to listen on is understood as it was written, or refused.
+func FuzzEndpoint(f *testing.F) {
+	for _, s := range []string{"unix:/run/nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:0", "tcp::1", "unix:", "unix:a%b", "udp:x:1", ":", "unix:" + strings.Repeat("x", 108)} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		e, err := parseEndpoint(text)
+		if err != nil {
+			var errno unix.Errno
+			require.ErrorAs(t, err, &errno)
+			return
+		}
+		require.Equal(t, text, e.network+":"+e.address)
+		require.NotContains(t, e.address, "\x00")
+		if e.network == "unix" {
+			require.LessOrEqual(t, len(e.address), 107)
+		}
+	})
+}
+
+// FuzzLimits: limits are completed or refused; complete ones stay as they are.
+func FuzzLimits(f *testing.F) {
+	f.Add(0, 0, 0, 0, 0, int64(0))
+	f.Add(1, 64<<10, 4<<20, 1, 1, int64(1e9))
+	f.Add(-1, 1<<41, 1, 1<<21, -5, int64(5))
+	f.Fuzz(func(t *testing.T, requests, bytes, thread, conns, ticks int, stall int64) {
+		l := Limits{Requests: requests, Bytes: bytes, ThreadBytes: thread, Conns: conns, HandshakeTicks: ticks, Stall: time.Duration(stall)}
+		if err := l.complete(); err != nil {
+			require.ErrorIs(t, err, unix.EINVAL)
+			return
+		}
+		require.True(t, l.Requests > 0 && l.Bytes > 0 && l.ThreadBytes > 0 && l.Conns > 0 && l.HandshakeTicks > 0 && l.Stall > 0)
+		again := l
+		require.NoError(t, again.complete())
+		require.Equal(t, l, again)
 	})
 }

@@ -79,19 +79,25 @@ func TestGoodSpecs(t *testing.T) {
 		if b.Name() != c.name || b.Info().Blocks != c.blocks {
 			t.Errorf("%s: %s with %d blocks", c.text, b.Name(), b.Info().Blocks)
 		}
-		ended := false
-		b.Unregister(th, func(_ any, err error) {
-			if err != nil {
-				t.Error(err)
-			}
-			ended = true
-		}, nil)
-		for i := int64(1); i < 100; i++ {
-			th.Poll(0, i*1e6)
+		remove(t, m, th, b, c.text)
+	}
+}
+
+// remove unregisters a device; those behind it go with it.
+func remove(t *testing.T, m *bdev.Manager, th *thread.Thread, b *bdev.Bdev, text string) {
+	t.Helper()
+	ended := false
+	b.Unregister(th, func(_ any, err error) {
+		if err != nil {
+			t.Error(err)
 		}
-		if !ended || len(m.All()) != 0 {
-			t.Errorf("%s: not ended, %d devices left", c.text, len(m.All()))
-		}
+		ended = true
+	}, nil)
+	for i := int64(1); i < 100; i++ {
+		th.Poll(0, i*1e6)
+	}
+	if !ended || len(m.All()) != 0 {
+		t.Errorf("%s: not ended, %d devices left", text, len(m.All()))
 	}
 }
 

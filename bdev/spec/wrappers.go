@@ -114,7 +114,7 @@ func ParseRules(text string) ([]errinj.Rule, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Base.Kind != "null" {
+	if s.Base.Kind != "null" || s.Base.Main != "4KiB" {
 		return nil, fmt.Errorf("rules %q: a colon must have a backslash before it: %w", text, unix.EINVAL)
 	}
 	var rules []errinj.Rule

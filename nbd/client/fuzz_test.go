@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"io"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,5 +78,33 @@ func FuzzReplies(f *testing.F) {
 		}
 		require.Equal(t, bytes.Repeat([]byte{0xa5}, 1000), guard[:1000])
 		require.Equal(t, bytes.Repeat([]byte{0xa5}, 1000), guard[6000:])
+	})
+}
+
+// FuzzURI: where an export is found is read or refused, and what was read can be dialled.
+func FuzzURI(f *testing.F) {
+	for _, s := range []string{
+		"nbd://host/export", "nbd://[::1]:99/", "nbd+unix:///ftl0?socket=/run/nbd.sock", "nbd+unix:///?socket=", "nbds://x", "nbd://", "nbd://h:/%41",
+		"nbd+unix:///a?socket=/x&socket=/y", "%zz",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		g, err := ParseURI(uri)
+		if err != nil {
+			require.ErrorIs(t, err, unix.EINVAL)
+			return
+		}
+		switch g.Network {
+		case "unix":
+			require.NotEmpty(t, g.Address)
+		case "tcp":
+			host, port, err := net.SplitHostPort(g.Address)
+			require.NoError(t, err)
+			require.NotEmpty(t, host)
+			require.NotEmpty(t, port)
+		default:
+			require.Fail(t, "network", g.Network)
+		}
 	})
 }

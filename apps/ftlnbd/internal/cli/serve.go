@@ -192,7 +192,9 @@ func (a *app) hello(st *stack.Stack, f *serveFlags, listen []string) {
 
 func nbdURI(listen, export string) string {
 	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		return "nbd+unix:///" + url.PathEscape(export) + "?socket=" + (&url.URL{Path: path}).EscapedPath()
+		// In a query & and + mean something; slashes need not be escaped, and are easier to read.
+		socket := strings.NewReplacer("+", "%20", "%2F", "/").Replace(url.QueryEscape(path))
+		return "nbd+unix:///" + url.PathEscape(export) + "?socket=" + socket
 	}
 	return "nbd://" + strings.TrimPrefix(listen, "tcp:") + "/" + url.PathEscape(export)
 }
