@@ -3,6 +3,8 @@ package ftl
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/cespare/xxhash/v2"
@@ -13,7 +15,6 @@ import (
 
 	"goftl/ftl/md"
 	"goftl/ftl/record"
-	"goftl/ftl/superblock"
 	"goftl/iobuf"
 )
 
@@ -58,9 +59,54 @@ func FuzzConfig(f *testing.F) {
 // ends, well or with an error; a device that was loaded answers reads and writes, in whatever way, can be checked, and
 // stops. Nothing of it panics or goes on for ever.
 func FuzzImage(f *testing.F) {
-	var beds []*bed
+	beds := hostileBeds(f)
+	superblocks := change{pair: true, seal: true, at: 0, off: 96, bytes: []byte{1}}
+	f.Add(uint8(0), superblocks.encode(nil))
+	for i := range 40 {
+		c := change{seal: true, at: uint16(7 * i), off: uint16(8 + 4*i), bytes: []byte{0xff, 1}}
+		f.Add(uint8(i), c.encode(superblocks.encode(nil)))
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
+		beds[int(kind)%len(beds)].hostile(t, kind, data)
+	})
+}
+
+// TestHostileImages does the same with changes at random.
+func TestHostileImages(t *testing.T) {
+	beds := hostileBeds(t)
+	seeds := 200
+	if testing.Short() {
+		seeds = 30
+	}
+	for seed := range uint64(seeds) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 1))
+			var data []byte
+			for range 1 + r.IntN(4) {
+				c := change{
+					raw: r.IntN(8) == 0, base: r.IntN(2) == 0, pair: r.IntN(4) == 0, seal: r.IntN(16) != 0,
+					at: uint16(r.Uint32()), off: uint16(r.Uint32()), bytes: make([]byte, 1+r.IntN(8)),
+				}
+				if r.IntN(2) == 0 {
+					c.off = uint16(r.IntN(128))
+				}
+				if r.IntN(2) == 0 {
+					c.off &^= 3
+				}
+				for i := range c.bytes {
+					c.bytes[i] = []byte{0, 1, 0xff, byte(r.Uint32())}[r.IntN(4)]
+				}
+				data = c.encode(data)
+			}
+			kind := uint8(r.Uint32())
+			beds[int(kind)%len(beds)].hostile(t, kind, data)
+		})
+	}
+}
+
+func hostileBeds(t testing.TB) (beds []*bed) {
 	for _, g := range []geometry{mini, mini.with(64)} {
-		b := newBed(f, g)
+		b := newBed(t, g)
 		b.create()
 		b.fillTo(300)
 		b.trims(40, 25)
@@ -70,25 +116,22 @@ func FuzzImage(f *testing.F) {
 		b.image()
 		beds = append(beds, b)
 	}
-	superblocks := change{pair: true, seal: true, at: 0, off: 96, bytes: []byte{1}}
-	f.Add(uint8(0), superblocks.encode(nil))
-	for i := range 40 {
-		c := change{seal: true, at: uint16(7 * i), off: uint16(8 + 4*i), bytes: []byte{0xff, 1}}
-		f.Add(uint8(i), c.encode(superblocks.encode(nil)))
-	}
-	f.Fuzz(func(t *testing.T, kind uint8, data []byte) {
-		b := beds[int(kind)%len(beds)]
-		b.t = t
-		tw := b.image()
-		tw.change(data)
-		for range 2 { // as it was left, and as the first load has left it
-			if tw.start(tw.cfg) != nil {
-				tw.noChannels()
-				return
-			}
-			tw.use(kind)
+	return beds
+}
+
+// hostile changes an image of the device and uses what comes of it.
+func (b *bed) hostile(t *testing.T, kind uint8, data []byte) {
+	t.Helper()
+	b.t = t
+	tw := b.image()
+	tw.change(data)
+	for range 2 { // as it was left, and as the first load has left it
+		if tw.start(tw.cfg) != nil {
+			tw.noChannels()
+			return
 		}
-	})
+		tw.use(kind)
+	}
 }
 
 // change is one change of the media.
@@ -114,7 +157,7 @@ func (c *change) encode(b []byte) []byte {
 			flags |= 1 << i
 		}
 	}
-	b = append(b, flags, byte(len(c.bytes)))
+	b = append(b, flags, byte(len(c.bytes)-1))
 	b = binary.LittleEndian.AppendUint16(b, c.at)
 	b = binary.LittleEndian.AppendUint16(b, c.off)
 	return append(b, c.bytes...)
@@ -203,9 +246,6 @@ func delta(b []byte, at int, covered []byte, hash func([]byte) uint64) func() {
 // sealOf returns what puts the checksum of a block right after it was changed; nil when the block has none.
 func sealOf(b []byte) func() {
 	switch {
-	case bytes.HasPrefix(b, []byte("goftl-SB")):
-		role := superblock.Role(b[20])
-		return func() { superblock.Seal(b, role) }
 	case bytes.HasPrefix(b, []byte("RECGOFTL")):
 		return func() {
 			n := min(int(binary.LittleEndian.Uint16(b[22:])), record.MaxTrims)
@@ -214,7 +254,7 @@ func sealOf(b []byte) func() {
 			}
 			binary.LittleEndian.PutUint64(b[8:], xxhash.Sum64(b[16:record.HeaderSize+n*record.EntrySize]))
 		}
-	case bytes.HasPrefix(b, []byte("RECGOFSS")):
+	case bytes.HasPrefix(b, []byte("goftl-SB")), bytes.HasPrefix(b, []byte("RECGOFSS")):
 		return func() { binary.LittleEndian.PutUint64(b[8:], xxhash.Sum64(b[16:])) }
 	case bytes.HasPrefix(b, []byte("L2PG")), bytes.HasPrefix(b, []byte("LDIR")):
 		return delta(b, 24, b, func(b []byte) uint64 { return xxhash.Sum64(b[:24]) ^ xxhash.Sum64(b[record.PageHeaderSize:]) })

@@ -117,11 +117,11 @@ func States() []State {
 	}
 }
 
-// Report is the table of what a run over so many seeds of a kind of world has reached, and what it should have reached
-// and has not.
-func Report(kind string, seeds int, counters map[string]uint64) (table []string, missing []string) {
+// Report is the table of what a run over so many seeds of a kind of world has reached, and which of the states it
+// should have reached and has not.
+func Report(states []State, kind string, seeds int, counters map[string]uint64) (table []string, missing []string) {
 	required := make(map[string]bool)
-	for _, s := range States() {
+	for _, s := range states {
 		if n, ok := s.Seeds[kind]; ok {
 			required[s.Name] = true
 			if seeds >= n && counters[s.Name] == 0 {

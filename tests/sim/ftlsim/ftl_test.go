@@ -128,7 +128,7 @@ func play(t *testing.T, name string) {
 	if t.Failed() || sim.InChild() {
 		return
 	}
-	table, missing := Report(name, seeds, counters)
+	table, missing := Report(States(), name, seeds, counters)
 	for _, line := range table {
 		t.Log(line)
 	}

@@ -1,7 +1,6 @@
 package nbdsim
 
 import (
-	"maps"
 	"slices"
 	"testing"
 
@@ -29,11 +28,11 @@ func newPlay(t *testing.T, c *sim.Case, kind, shm string) *ftlsim.Play {
 	return ftlsim.NewPlay(c, New(c), ftlsim.NewPlan(c.Seed, &ftlsim.Kinds[i]), shm)
 }
 
-// play runs seeds and prints what they reached.
+// play runs seeds, prints what they reached and fails if that is not what they should have reached.
 func play(t *testing.T, count, scale int, kind string) {
 	t.Helper()
 	shm := sim.ShmDir(t)
-	_, counters := sim.ForEachSeedForked(t, count, scale, 20, func(c *sim.Case) error {
+	seeds, counters := sim.ForEachSeedForked(t, count, scale, 20, func(c *sim.Case) error {
 		p := newPlay(t, c, kind, shm)
 		err := p.Run()
 		for k, v := range p.Counters {
@@ -44,9 +43,30 @@ func play(t *testing.T, count, scale int, kind string) {
 	if t.Failed() || sim.InChild() {
 		return
 	}
-	for _, k := range slices.Sorted(maps.Keys(counters)) {
-		t.Logf("%12d %s", counters[k], k)
+	table, missing := ftlsim.Report(states(), kind, seeds, counters)
+	for _, line := range table {
+		t.Log(line)
 	}
+	for _, m := range missing {
+		t.Errorf("%d seeds never reached: %s", seeds, m)
+	}
+}
+
+// states are what runs must reach: by name, and in how many seeds for certain.
+func states() []ftlsim.State {
+	reached := map[string]int{
+		"power losses": 20, "kills": 20, "clean stops": 20, "recoveries verified": 20, "crash in work": 20,
+		"connections": 10, "strangers": 20, "requests of clients' own": 20, "requests sent again": 20, "requests given up": 40,
+		"looks at clients that wait for memory": 40, "clients cut off for holding memory": 200,
+	}
+	for _, way := range wayNames {
+		reached[way] = 40
+	}
+	var list []ftlsim.State
+	for name, n := range reached {
+		list = append(list, ftlsim.State{Name: name, Seeds: map[string]int{"plain": n, "faults": n}})
+	}
+	return list
 }
 
 // TestReplay shows that a seed decides all of a run.
