@@ -1,0 +1,138 @@
+package ftl
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/ftl/record"
+)
+
+// The devices under the FTL: opened and claimed, judged, listened to, closed.
+
+func stepOpenDevices(p *process) {
+	d := enter(p)
+	for _, v := range d.devices() {
+		name := d.cfg.Cache
+		if v == &d.base {
+			name = d.cfg.Base
+		}
+		if err := v.open(d, name); err != nil {
+			d.closeDevices()
+			p.Fail(err)
+			return
+		}
+	}
+	if err := d.checkDevices(); err != nil {
+		d.closeDevices()
+		p.Fail(err)
+		return
+	}
+	p.Next()
+}
+
+// devices are those that the device stands on.
+func (d *Device) devices() []*dev {
+	if d.cfg.Cache == "" {
+		return []*dev{&d.base}
+	}
+	return []*dev{&d.cache, &d.base}
+}
+
+// open opens and claims one of the devices.
+func (v *dev) open(d *Device, name string) error {
+	write := !d.cfg.ReadOnly
+	desc, err := d.cfg.Manager.Open(name, write, devEvent, d, d.th)
+	if err != nil {
+		return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+	}
+	v.desc, v.th, v.stats = desc, d.th, &d.stats
+	v.info = desc.Bdev().Info()
+	if write {
+		if err := desc.Claim(bdev.ClaimExclusiveWrite, "ftl"); err != nil {
+			return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+		}
+	}
+	if v.ch, err = desc.Channel(d.th); err != nil {
+		return fmt.Errorf("%s device %s: %w", v.kind, name, err)
+	}
+	return nil
+}
+
+// checkDevices refuses devices that cannot carry an FTL.
+func (d *Device) checkDevices() error {
+	for _, v := range d.devices() {
+		i := v.info
+		switch {
+		case i.BlockSize != blockSize:
+			return fmt.Errorf("%s device %s has blocks of %d bytes, 4096 are needed: %w", v.kind, i.Name, i.BlockSize, unix.EINVAL)
+		case i.Zoned && v.kind == devCache:
+			return fmt.Errorf("%s device %s is zoned, it has to be a conventional one: %w", v.kind, i.Name, unix.ENOTSUP)
+		case i.WriteUnit > 1 && !i.Zoned:
+			return fmt.Errorf("%s device %s has a write unit of %d blocks, this version needs 1: %w", v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i.WriteUnit > 1 && d.meta == v:
+			return fmt.Errorf("%s device %s has a write unit of %d blocks, metadata needs 1; name a small device for the metadata: %w",
+				v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i.ReadOnly && !d.cfg.ReadOnly:
+			return fmt.Errorf("%s device %s is read-only; use the read-only mode or make it writable: %w", v.kind, i.Name, unix.EROFS)
+		case v.kind == devCache && i.MDSize != 0 && i.MDSize < record.VSSSize:
+			return fmt.Errorf("cache device %s has %d bytes of metadata a block: 0 or at least %d are needed: %w",
+				i.Name, i.MDSize, record.VSSSize, unix.EINVAL)
+		}
+	}
+	return nil
+}
+
+// devEvent hears what happens to the devices.
+func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, extents []bdev.MediaExtent) {
+	d := arg.(*Device)
+	for _, v := range d.devices() {
+		if v.desc == nil || v.desc.Bdev() != b {
+			continue
+		}
+		switch ev {
+		case bdev.Remove:
+			v.removed = true
+			d.deviceRemoved(b.Name())
+		case bdev.MediaManagement:
+			d.mediaEvents(v)
+		case bdev.ZoneChange:
+			if d.zones != nil && v == &d.base {
+				for _, e := range extents {
+					d.zones.Refresh(e.LBA)
+				}
+			}
+		default:
+		}
+	}
+}
+
+// deviceRemoved stops writing; without both devices nothing can be served.
+func (d *Device) deviceRemoved(name string) {
+	d.fail(HealthReadOnly, "device "+name+" was removed", unix.ENODEV)
+	for _, v := range d.devices() {
+		if !v.removed {
+			return
+		}
+	}
+	d.fail(HealthFaulted, "all devices were removed", unix.ENODEV)
+}
+
+func stepCloseDevices(p *process) {
+	d := enter(p)
+	d.closeDevices()
+	p.Next()
+}
+
+func (d *Device) closeDevices() {
+	for _, v := range d.devices() {
+		if v.ch != nil {
+			v.ch.Put()
+		}
+		if v.desc != nil {
+			v.desc.Close()
+		}
+		v.ch, v.desc = nil, nil
+	}
+}
