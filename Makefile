@@ -16,7 +16,7 @@ E2E       ?= .
 ALL       := ./...
 UNIT      := $(shell $(GO) list ./... 2>/dev/null | grep -v -e '/tests/')
 SIMPKGS   := $(shell $(GO) list ./tests/sim/... 2>/dev/null)
-APPS      := $(notdir $(wildcard apps/*))
+APPS      := $(patsubst apps/%/main.go,%,$(wildcard apps/*/main.go))
 LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 

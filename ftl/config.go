@@ -206,6 +206,9 @@ func (c *Config) complete() error {
 	need(!c.Create || !c.ReadOnly, "ReadOnly", "a new device cannot be made read-only")
 	need(c.Policy <= PolicyGreedy, "Policy", "unknown")
 	c.tune(need)
+	if c.alloc == nil {
+		c.alloc = iobuf.Alloc
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -244,9 +247,6 @@ func (c *Config) tune(need func(ok bool, field, remedy string)) {
 		fmt.Sprintf("is %d, must be 1 to %d", c.MaxIOChannels, maxChannels))
 	if c.WriteBufferBytes == 0 {
 		c.WriteBufferBytes = defaultWriteBuffer
-	}
-	if c.alloc == nil {
-		c.alloc = iobuf.Alloc
 	}
 	need(c.WriteBufferBytes%blockSize == 0 && c.WriteBufferBytes <= MaxWriteBuffer, "WriteBufferBytes",
 		fmt.Sprintf("is %d, must be a multiple of 4096, up to %d", c.WriteBufferBytes, MaxWriteBuffer))

@@ -35,6 +35,8 @@ const (
 var (
 	// ErrTooSmall: the devices cannot hold an FTL. EINVAL.
 	ErrTooSmall error = &sentinel{"layout: device too small", unix.EINVAL}
+	// ErrMetadata: the metadata alone finds no room. It is an ErrTooSmall.
+	ErrMetadata error = &narrower{ErrTooSmall}
 	// ErrInvalid: parameters, or decoded bytes, that contradict themselves.
 	ErrInvalid error = &sentinel{"layout: invalid", unix.EINVAL}
 	// ErrNewer: made by a newer program. ENOTSUP.
@@ -230,6 +232,11 @@ type sentinel struct {
 
 func (e *sentinel) Error() string { return e.text }
 func (e *sentinel) Unwrap() error { return e.errno }
+
+// narrower is a case of another error.
+type narrower struct{ error }
+
+func (n *narrower) Unwrap() error { return n.error }
 
 // IsNewer reports whether err says that a newer program made this.
 func IsNewer(err error) bool { return errors.Is(err, ErrNewer) }

@@ -95,7 +95,7 @@ func (l *Layout) Plan() string {
 	b.WriteString("\nregion             device     offset       blocks        size  version\n")
 	for t := RegionSB; t < NumRegions; t++ {
 		r := l.Region(t)
-		fmt.Fprintf(&b, "%-18s %-6s %10d %12d %11s  %d\n", r.Name, r.Dev, r.Offset, r.Blocks, size(r.Blocks), r.Version)
+		fmt.Fprintf(&b, "%-18s %-6s %10d %12d %11s  %d\n", r.Name, r.Dev, r.Offset, l.takes(r), size(l.takes(r)), r.Version)
 	}
 	return b.String()
 }

@@ -82,7 +82,7 @@ func (l *Layout) placeMeta(p *Params) error {
 	l.sizeL2P()
 	l.assignCache()
 	if end := l.Region(RegionChunks).Offset; end > l.metaRoom() {
-		return fmt.Errorf("%w: the metadata device of %s is too small; %s are needed", ErrTooSmall, size(p.CacheBlocks), size(end+1))
+		return fmt.Errorf("%w: the metadata device of %s is too small; %s are needed", ErrMetadata, size(p.CacheBlocks), size(end+1))
 	}
 	return nil
 }
@@ -131,7 +131,7 @@ func (l *Layout) placeAloneZoned(p *Params) error {
 	room := l.Region(RegionBands).Offset
 	if end := l.Region(RegionChunks).Offset + 1; end > room {
 		return fmt.Errorf("%w: the metadata of a zoned base needs %s that can be written at random, its conventional zones are %s: "+
-			"name a small conventional device for the metadata", ErrTooSmall, size(end), size(room))
+			"name a small conventional device for the metadata", ErrMetadata, size(end), size(room))
 	}
 	r := l.Region(RegionSBMirror)
 	r.Offset, r.Blocks = l.mirrorAt(), 1

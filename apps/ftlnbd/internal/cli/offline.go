@@ -24,7 +24,7 @@ func (a *app) openOffline() (*stack.Stack, error) {
 	bar := newProgress(a.err)
 	defer bar.end()
 	st, err := stack.Open(stack.Options{
-		Place: a.place, ReadOnly: true, Shm: "off", CPU: -1, Logger: a.quietLogger(), Progress: bar.update,
+		Place: a.place, Config: a.config, ReadOnly: true, Shm: "off", CPU: -1, Logger: a.quietLogger(), Progress: bar.update,
 	})
 	return st, explain(err)
 }
@@ -33,8 +33,8 @@ func (a *app) inspect() *cobra.Command {
 	var asJSON, segments bool
 	c := &cobra.Command{
 		Use: "inspect", Short: "Show superblock, regions, segments and checkpoint of a device", Args: noArgs,
-		Long: "inspect loads the device offline, as after a crash, and shows what it holds. It\nwrites nothing.",
-		RunE: func(*cobra.Command, []string) error { return a.runInspect(asJSON, segments) },
+		Long: "inspect loads the device offline, as after a crash, and shows what it holds, with\n--segments every chunk and band, and of a zoned base the zones of every band with\ntheir states and write pointers. It writes nothing.",
+		RunE: func(c *cobra.Command, _ []string) error { return a.runInspect(c, asJSON, segments) },
 	}
 	a.placeFlags(c, false)
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -60,10 +60,14 @@ type inspection struct {
 	Load     ftl.LoadReport
 	Mapped   uint64
 	States   map[string]map[string]int
+	Zones    map[string]int    `json:",omitempty"` // by state, of the zones in bands
 	Segments []ftl.SegmentInfo `json:",omitempty"`
 }
 
-func (a *app) runInspect(asJSON, segments bool) error {
+func (a *app) runInspect(c *cobra.Command, asJSON, segments bool) error {
+	if err := a.settle(c); err != nil {
+		return err
+	}
 	st, err := a.openOffline()
 	if err != nil {
 		return err
@@ -96,6 +100,12 @@ func describe(d *ftl.Device) inspection {
 	for _, s := range in.Segments {
 		in.States[s.Kind][s.State]++
 		in.Mapped += uint64(s.Valid)
+		for i := range s.Zones {
+			if in.Zones == nil {
+				in.Zones = map[string]int{}
+			}
+			in.Zones[s.Zones[i].State]++
+		}
 	}
 	return in
 }
@@ -117,7 +127,10 @@ func (a *app) printInspection(in *inspection, segments bool) {
 	}
 	fmt.Fprintf(w, "\nmapped       %d of %d blocks\n", in.Mapped, in.Layout.LBAs)
 	for _, k := range []string{"chunk", "band"} {
-		fmt.Fprintf(w, "%-12s %s\n", k+"s", counts(in.States[k]))
+		fmt.Fprintf(w, "%-12s %s\n", k+"s", counts(in.States[k], segmentStates))
+	}
+	if len(in.Zones) > 0 {
+		fmt.Fprintf(w, "%-12s %s; one zone of each of %d units makes a band\n", "zones", counts(in.Zones, zoneStates), in.Layout.Zones.Units)
 	}
 	fmt.Fprintf(w, "\n%s", in.Layout.Plan())
 	if !segments {
@@ -126,15 +139,31 @@ func (a *app) printInspection(in *inspection, segments bool) {
 	fmt.Fprintf(w, "\n%-5s %6s %-10s %5s %4s %7s %7s %7s %10s %10s\n", "kind", "id", "state", "gen", "inc", "slots", "used", "valid", "first u", "last u")
 	for _, s := range in.Segments {
 		fmt.Fprintf(w, "%-5s %6d %-10s %5d %4d %7d %7d %7d %10d %10d\n", s.Kind, s.ID, s.State, s.Gen, s.Inc, s.Slots, s.Used, s.Valid, s.FirstU, s.LastU)
+		for _, z := range s.Zones {
+			without := ""
+			if !z.InUse {
+				without = ", the band does without it"
+			}
+			fmt.Fprintf(w, "%15s %-6d %s, %d of %d blocks written%s\n", "zone", z.Zone, z.State, z.Written, z.Capacity, without)
+		}
 	}
 }
 
-func counts(m map[string]int) string {
+var (
+	segmentStates = []string{"free", "opening", "open", "closing", "full", "quarantine", "bad"}
+	zoneStates    = []string{"empty", "implicit_open", "explicit_open", "closed", "full", "read_only", "offline", "not_write_pointer"}
+)
+
+// counts says how often each of the states occurs.
+func counts(m map[string]int, states []string) string {
 	var out []string
-	for _, k := range []string{"free", "opening", "open", "closing", "full", "quarantine", "bad"} {
+	for _, k := range states {
 		if m[k] > 0 {
 			out = append(out, fmt.Sprintf("%d %s", m[k], k))
 		}
+	}
+	if len(out) == 0 {
+		return "none"
 	}
 	return strings.Join(out, ", ")
 }
@@ -143,17 +172,20 @@ func (a *app) check() *cobra.Command {
 	c := &cobra.Command{
 		Use: "check", Short: "Verify a device offline: mapping, records, checksums, counts", Args: noArgs,
 		Long: "check loads the device as a start would, without writing anything, then reads\nevery mapped block and compares it with its checksum, the mapping with what the\nsegments say of themselves, and the valid counts with the mapping. Exit code 3 when\nsomething is wrong.",
-		RunE: func(*cobra.Command, []string) error { return a.runCheck() },
+		RunE: func(c *cobra.Command, _ []string) error { return a.runCheck(c) },
 	}
 	a.placeFlags(c, false)
 	return c
 }
 
-func (a *app) runCheck() error {
+func (a *app) runCheck(c *cobra.Command) error {
+	if err := a.settle(c); err != nil {
+		return err
+	}
 	began := time.Now()
 	bar := newProgress(a.err)
 	st, err := stack.Open(stack.Options{
-		Place: a.place, ReadOnly: true, Shm: "off", CPU: -1, Logger: a.quietLogger(), Progress: bar.update,
+		Place: a.place, Config: a.config, ReadOnly: true, Shm: "off", CPU: -1, Logger: a.quietLogger(), Progress: bar.update,
 	})
 	if err != nil {
 		bar.end()
@@ -191,7 +223,7 @@ func (a *app) destroy() *cobra.Command {
 	c := &cobra.Command{
 		Use: "destroy", Short: "Remove a device and everything on it, after asking", Args: noArgs,
 		Long: "destroy wipes both superblocks and, with --dir, removes the files. All data is gone.\nIt asks for the word yes first, unless --yes is given. A device that is being served\nis refused.",
-		RunE: func(*cobra.Command, []string) error { return a.runDestroy(yes, shm) },
+		RunE: func(c *cobra.Command, _ []string) error { return a.runDestroy(c, yes, shm) },
 	}
 	a.placeFlags(c, false)
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
@@ -199,15 +231,23 @@ func (a *app) destroy() *cobra.Command {
 	return c
 }
 
-func (a *app) runDestroy(yes bool, shm string) error {
-	specs, err := a.place.Resolve(false)
+func (a *app) runDestroy(c *cobra.Command, yes bool, shm string) error {
+	// Files in the directory go when the directory says that they are the device's.
+	byFlags := c.Flags().Changed("cache") || c.Flags().Changed("base") || c.Flags().Changed("metadata")
+	if err := a.settle(c); err != nil {
+		return err
+	}
+	specs, err := a.place.Resolve(false, &a.config)
 	half := errors.Is(err, stack.ErrHalf) && a.place.Dir != ""
 	if err != nil && !half {
 		return err
 	}
-	what := fmt.Sprintf("cache %s and base %s", specs.Cache, specs.Base)
-	if a.place.Dir != "" && a.place.Cache == "" {
+	what := "base " + specs.Base
+	switch {
+	case a.place.Dir != "" && !byFlags:
 		what = "the files in " + a.place.Dir
+	case specs.Cache != "":
+		what = fmt.Sprintf("cache %s and base %s", specs.Cache, specs.Base)
 	}
 	if !yes {
 		fmt.Fprintf(a.out, "This destroys all data on %s. Type yes to go on: ", what)
@@ -218,12 +258,12 @@ func (a *app) runDestroy(yes bool, shm string) error {
 	}
 	if !half {
 		a.forgetShm(shm)
-		if err := stack.Wipe(stack.Options{Place: a.place, CPU: -1, Logger: a.quietLogger()}); err != nil {
+		if err := stack.Wipe(stack.Options{Place: a.place, Config: a.config, CPU: -1, Logger: a.quietLogger()}); err != nil {
 			return explain(err)
 		}
 	}
-	if a.place.Cache == "" {
-		for _, name := range []string{stack.CacheFile, stack.BaseFile, stack.SocketFile} {
+	if !byFlags && a.place.Dir != "" {
+		for _, name := range a.filesInDir() {
 			if err := os.Remove(filepath.Join(a.place.Dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}

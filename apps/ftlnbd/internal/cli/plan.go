@@ -2,107 +2,84 @@ package cli
 
 import (
 	"fmt"
-	"os"
-	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"goftl/apps/ftlnbd/internal/stack"
+	"goftl/apps/internal/tune"
 	"goftl/bdev/spec"
 	"goftl/ftl"
-	"goftl/ftl/layout"
 )
+
+const planLong = `plan computes the layout of a new device: capacity, regions, memory, expected
+write amplification, and what every setting comes to on it. It takes the flags of
+serve and writes nothing; files that do not exist are imagined.
+
+  ftlnbd plan --size 100GiB                                  files in a directory
+  ftlnbd plan --size 100GiB --zones 256MiB,units=4,open=16   a zoned base
+  ftlnbd plan --cache file:/nvme/c.img,size=10GiB --base file:/dev/sdb`
 
 func (a *app) plan() *cobra.Command {
 	c := &cobra.Command{
-		Use: "plan", Short: "Show what would be made; writes nothing", Args: noArgs,
-		Long: "plan computes the layout of a new device from --size (files) or from --cache and\n--base: capacity, regions, memory, expected write amplification.",
-		RunE: func(*cobra.Command, []string) error { return a.runPlan() },
+		Use: "plan", Short: "Show what would be made; writes nothing", Args: noArgs, Long: planLong,
+		RunE: func(c *cobra.Command, _ []string) error { return a.runPlan(c) },
 	}
 	a.placeFlags(c, true)
 	a.bufferFlags(c)
 	return c
 }
 
-func (a *app) runPlan() error {
-	if err := a.sizes(); err != nil {
+func (a *app) runPlan(c *cobra.Command) error {
+	if err := a.settle(c); err != nil {
 		return err
 	}
-	p := layout.Params{SparePct: a.place.SparePct, SizeBlocks: a.place.UserSize() / layout.BlockSize}
-	if a.place.Cache == "" && a.place.Base == "" {
-		cache, base, err := a.place.FileSizes()
-		if err != nil {
-			return err
-		}
-		p.CacheBlocks, p.BaseBlocks = cache/layout.BlockSize, base/layout.BlockSize
-		fmt.Fprintf(a.out, "cache file %s, base file %s (sparse)\n", spec.FormatSize(cache), spec.FormatSize(base))
-	} else {
-		for i, text := range []string{a.place.Cache, a.place.Base} {
-			bytes, md, err := specSize(text)
-			if err != nil {
-				return fmt.Errorf("%s %q: %w", [2]string{"--cache", "--base"}[i], text, err)
-			}
-			if i == 0 {
-				p.CacheBlocks, p.CacheMD = bytes/layout.BlockSize, md
-			} else {
-				p.BaseBlocks = bytes / layout.BlockSize
-			}
-		}
-	}
-	l, err := layout.Compute(p)
+	p, err := stack.Plan(stack.Options{Place: a.place, Config: a.config})
 	if err != nil {
-		return err
+		return explain(err)
 	}
+	if s := &p.Specs; s.CacheBytes+s.BaseBytes > 0 {
+		files := ""
+		if s.CacheBytes > 0 {
+			files = "cache file " + spec.FormatSize(s.CacheBytes) + ", "
+		}
+		if s.BaseBytes > 0 {
+			files += "base file " + spec.FormatSize(s.BaseBytes) + ", "
+		}
+		fmt.Fprintf(a.out, "%s (sparse)\n", files[:len(files)-2])
+	}
+	l := p.Layout
 	fmt.Fprint(a.out, l.Plan())
-	m := ftl.MemoryNeed(l, 0)
+	m := ftl.MemoryNeed(l, a.config.SumCacheBytes)
 	fmt.Fprintf(a.out, "\nmemory                mapping %.1f MiB (%d bytes a block) + %.1f MiB, and up to %.1f MiB of checksums\n"+
 		"                      of the base as it is read\n", mib(m.Table), l.L2PEntryBytes, mib(m.Fixed), mib(m.Checksums))
-	if a.buffer.On {
+	if a.config.VolatileWriteCache {
 		fmt.Fprintf(a.out, "write buffer          %.1f MiB for each thread that uses the device, once it was full\n",
-			mib(ftl.ChannelMemory(a.buffer.Bytes)))
+			mib(ftl.ChannelMemory(a.config.WriteBufferBytes)))
+	}
+	settings, err := tune.Text(&a.config, l)
+	if err != nil {
+		return usageError{err}
+	}
+	fmt.Fprintf(a.out, "\nsettings (flags of serve; %s in the device's directory keeps those that it was made with)\n%s", stack.ConfFile, settings)
+	if p.Base.Zoned {
+		fmt.Fprintf(a.out, "\n%s", zonesText(&p.Base))
 	}
 	return nil
 }
 
-func mib(n uint64) float64 { return float64(n) / (1 << 20) }
-
-// specSize returns the size of the device that a spec describes, and its
-// metadata per block, without making it.
-func specSize(text string) (bytes uint64, md uint32, err error) {
-	s, err := spec.Parse(text)
-	if err != nil {
-		return 0, 0, err
-	}
-	for s.Base != nil {
-		s = s.Base
-	}
-	onHost := s.Kind == "file" || s.Kind == "zbd"
-	if !onHost {
-		bytes, err = spec.ParseSize(s.Main)
-	}
-	for _, g := range s.Groups {
-		for _, arg := range g {
-			switch arg.Key {
-			case "size":
-				bytes, err = spec.ParseSize(arg.Value)
-			case "md":
-				n, e := strconv.ParseUint(arg.Value, 10, 32)
-				md, err = uint32(n), e
-			}
-			if err != nil {
-				return 0, 0, err
-			}
+// zonesText says what a zoned base is.
+func zonesText(b *stack.Found) string {
+	limit := func(n uint32) string {
+		if n == 0 {
+			return "as many as wanted"
 		}
+		return fmt.Sprint(n)
 	}
-	if onHost && bytes == 0 {
-		st, e := os.Stat(s.Main)
-		if e != nil {
-			return 0, 0, fmt.Errorf("%w (give size= to plan a file that does not exist)", e)
-		}
-		bytes = uint64(st.Size())
-	}
-	if err == nil && bytes == 0 {
-		err = fmt.Errorf("the size cannot be told: %w", unix.EINVAL)
-	}
-	return bytes, md, err
+	size := func(blocks uint64) string { return spec.FormatSize(blocks * uint64(b.BlockSize)) }
+	text := fmt.Sprintf("zoned base            %d zones of %s, %s of each usable, %d in parallel; the first %d are conventional\n",
+		b.Blocks/b.ZoneBlocks, size(b.ZoneBlocks), size(b.ZoneCapacity), b.ParallelUnits, b.Zones.First)
+	return text + fmt.Sprintf("                      open at a time: %s; active: %s; written in units of %s\n",
+		limit(b.MaxOpenZones), limit(b.MaxActiveZones), size(uint64(max(b.WriteUnit, 1))))
 }
+
+func mib(n uint64) float64 { return float64(n) / (1 << 20) }

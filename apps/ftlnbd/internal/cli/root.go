@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/apps/ftlnbd/internal/stack"
+	"goftl/apps/internal/tune"
 	"goftl/bdev/spec"
 	"goftl/ftl"
 )
@@ -38,8 +39,11 @@ type app struct {
 	place    stack.Place
 	size     string
 	cache    string
-	buffer   stack.Buffer
 	bufSize  string
+	spare    uint32
+	tune     tune.Flags
+	config   ftl.Config
+	conf     map[string]string // what the directory remembers; nil: nothing
 	verbose  bool
 }
 
@@ -86,12 +90,23 @@ and serves it over NBD.
   ftlnbd check --dir /data/ftl                 verify all of it, offline
   ftlnbd destroy --dir /data/ftl               remove it, after asking
 
-A device is a directory with two sparse files, or two specs:
+A device is a directory with sparse files, or specs of its devices:
 
   file:PATH,size=20GiB[,driver=uring|aio][,direct=auto|on|off]
   malloc:5GiB,md=64     memory (gone with the process), with 64 bytes of metadata a block
   null:400GiB           nothing (for measuring)
+  zone:SIZE,units=4,persist:SPEC
+                        zones of SIZE over another spec, kept across restarts
   delay:..., errinj:... in front of another spec (for testing)
+
+The base may be zoned: a band is then one zone of each parallel unit. There may be
+no cache: writes then go to the base, and metadata to the base too, to its
+conventional zones, or to a small device of its own.
+
+  ftlnbd serve --dir D --size 8GiB --zones 64MiB,units=4      a zoned base, with a cache
+  ftlnbd serve --dir D --size 8GiB --no-cache                 no cache, a conventional base
+  ftlnbd serve --dir D --size 8GiB --no-cache --zones 64MiB,units=4,conv=4
+  ftlnbd serve --dir D                                        each of them again
 
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 check found damage, 4 the
 device is in use by another process.`
@@ -119,19 +134,23 @@ func (a *app) root() *cobra.Command {
 func (a *app) placeFlags(c *cobra.Command, sizes bool) {
 	f := c.Flags()
 	f.StringVar(&a.place.Dir, "dir", "", "directory of the device: "+stack.CacheFile+", "+stack.BaseFile+", "+stack.SocketFile)
-	f.StringVar(&a.place.Cache, "cache", "", "spec of the cache device, in place of the file in --dir")
-	f.StringVar(&a.place.Base, "base", "", "spec of the base device, in place of the file in --dir")
+	f.StringVar(&a.place.Cache, "cache", "", "`SPEC` of the cache device, in place of the file in --dir")
+	f.StringVar(&a.place.Base, "base", "", "`SPEC` of the base device, in place of the file in --dir")
+	f.BoolVar(&a.place.NoCache, "no-cache", false, "the device has no cache: what users write goes to the base")
+	f.StringVar(&a.place.Metadata, "metadata", "", "with --no-cache: `SPEC` of a small device for the metadata (default: the base, or its conventional zones)")
+	f.StringVar(&a.place.Zones, "zones", "", "the base file in --dir is zoned: `SIZE[,units=N][,conv=N][,open=N]...`, what stands behind zone: in a spec")
 	if sizes {
 		f.StringVar(&a.size, "size", "", "size that clients see, of a new device (default 8GiB; with specs: as much as fits)")
 		f.StringVar(&a.cache, "cache-size", "", "size of a new cache file (default: an eighth of --size, 64MiB to 5GiB)")
-		f.Uint32Var(&a.place.SparePct, "spare", 0, "percent of a new base kept from users; more means less write amplification (default 20)")
+		a.tune.Register(f)
+		f.Uint32Var(&a.spare, "spare", 0, "percent of a new base kept from users; more means less write amplification (default 20)")
 	}
 }
 
 // bufferFlags adds the flags of the volatile write cache.
 func (a *app) bufferFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.BoolVar(&a.buffer.On, "volatile-write-cache", false,
+	f.BoolVar(&a.config.VolatileWriteCache, "volatile-write-cache", false,
 		"answer writes once they are in memory: until a flush, the end of the process loses them as well as a power loss does")
 	f.StringVar(&a.bufSize, "write-buffer", "", "size of the volatile write cache, a multiple of 4KiB (default 6MiB)")
 }
@@ -144,7 +163,7 @@ func (a *app) sizes() error {
 	}{
 		{"--size", a.size, &a.place.SizeBytes},
 		{"--cache-size", a.cache, &a.place.CacheSize},
-		{"--write-buffer", a.bufSize, &a.buffer.Bytes},
+		{"--write-buffer", a.bufSize, &a.config.WriteBufferBytes},
 	} {
 		if f.text == "" {
 			continue
@@ -159,9 +178,9 @@ func (a *app) sizes() error {
 		*f.v = n
 	}
 	switch {
-	case a.bufSize != "" && !a.buffer.On:
+	case a.bufSize != "" && !a.config.VolatileWriteCache:
 		return usageError{errors.New("--write-buffer is the size of the volatile write cache: it needs --volatile-write-cache")}
-	case a.buffer.Bytes > ftl.MaxWriteBuffer:
+	case a.config.WriteBufferBytes > ftl.MaxWriteBuffer:
 		return usageError{fmt.Errorf("--write-buffer %s: at most %s", a.bufSize, spec.FormatSize(ftl.MaxWriteBuffer))}
 	}
 	return nil

@@ -45,6 +45,12 @@ the log, and nothing that was flushed is lost.
   ftlnbd serve --dir /data/ftl                               load it again
   ftlnbd serve --cache file:/nvme/c.img,size=10GiB --base file:/dev/sdb --socket /tmp/s
   ftlnbd serve --cache malloc:1GiB,md=64 --base file:/hdd/b.img,size=100GiB --socket /tmp/s
+  ftlnbd serve --dir /data/z --zones 64MiB,units=4,open=16 --zone-append
+  ftlnbd serve --no-cache --metadata file:/ssd/meta.img,size=1GiB --base zone:256MiB,persist:file:/hdd/b.img \
+      --socket /tmp/s
+
+What a device in --dir is made of and how it is tuned is remembered in
+DIR/` + stack.ConfFile + `, unless it is two plain files: then the names of the files say it all.
 
 Sockets: a unix socket (default DIR/` + stack.SocketFile + `), and TCP with --listen. There is no
 encryption or authentication: listen on loopback, or on networks that you trust.
@@ -57,7 +63,7 @@ func (a *app) serve() *cobra.Command {
 	var f serveFlags
 	c := &cobra.Command{
 		Use: "serve", Short: "Make or load a device and serve it over NBD", Long: serveLong, Args: noArgs,
-		RunE: func(*cobra.Command, []string) error { return a.runServe(&f) },
+		RunE: func(c *cobra.Command, _ []string) error { return a.runServe(c, &f) },
 	}
 	a.placeFlags(c, true)
 	a.bufferFlags(c)
@@ -75,8 +81,8 @@ func (a *app) serve() *cobra.Command {
 	return c
 }
 
-func (a *app) runServe(f *serveFlags) error {
-	if err := a.sizes(); err != nil {
+func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
+	if err := a.settle(c); err != nil {
 		return err
 	}
 	mode, ok := map[string]reactor.Mode{"adaptive": reactor.Adaptive, "interrupt": reactor.Interrupt, "poll": reactor.Poll}[f.mode]
@@ -99,9 +105,10 @@ func (a *app) runServe(f *serveFlags) error {
 
 	log := a.logger()
 	bar := newProgress(a.err)
+	remember, forget := a.remember(c)
 	st, err := stack.Open(stack.Options{
-		Place: a.place, Name: f.export, Create: !f.readOnly, ReadOnly: f.readOnly, AcceptLoss: f.acceptLoss,
-		NoVerify: f.noVerify, Buffer: a.buffer, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
+		Place: a.place, Config: a.config, Remember: remember, Forget: forget, Name: f.export, Create: !f.readOnly, ReadOnly: f.readOnly, AcceptLoss: f.acceptLoss,
+		NoVerify: f.noVerify, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
 		OnHealth: func(h ftl.Health, err error) {
 			log.Error("the device serves less now", "health", h.String(), "err", err)
 		},

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev/spec"
-	"goftl/ftl/layout"
+	"goftl/ftl"
 )
 
 // Names of the files in a directory that ftlnbd manages.
@@ -18,112 +18,207 @@ const (
 	CacheFile  = "cache.img"
 	BaseFile   = "base.img"
 	SocketFile = "nbd.sock"
+	// ConfFile says how a device in a directory was made, if not plainly.
+	ConfFile = "ftlnbd.conf"
 )
 
-// Place says where an FTL lives: a directory with its two files, or two specs.
+// Place says where an FTL lives: files in a directory, specs, or some of each.
 type Place struct {
-	Dir       string
-	Cache     string // spec; empty: the file in Dir
-	Base      string
+	Dir      string
+	Cache    string // spec; empty: the file in Dir
+	Base     string // spec; empty: the file in Dir
+	NoCache  bool   // there is no cache: users' records go to the base
+	Metadata string // spec of a device for the metadata, without a cache; empty: the base
+	Zones    string // the file in Dir is a zoned base: what stands behind "zone:" in its spec
+
 	SizeBytes uint64 // user-visible, of a new one
 	CacheSize uint64 // of a new cache file; 0: chosen
-	SparePct  uint32
+	// Imaginary is for plans: no file is looked at.
+	Imaginary bool
 }
 
 // ErrHalf says that one of the two devices is missing.
 var ErrHalf = fmt.Errorf("one of the two devices is missing: %w", unix.ENOENT)
 
-const (
-	defaultSize  = 8 << 30
-	minCacheFile = 64 << 20
-	maxCacheFile = 5 << 30
-	fileRound    = 1 << 20
-)
-
-// Specs are the two devices as text, and whether files of them may be made.
+// Specs are the devices as text, and whether files of them may be made.
 type Specs struct {
-	Cache, Base string
+	Cache, Base string // Cache is the device of the metadata without a cache, and may be empty
+	NoCache     bool
 	Create      bool
+	// CacheBytes and BaseBytes are the sizes that were chosen for files in Dir
+	// that do not exist yet.
+	CacheBytes, BaseBytes uint64
 }
 
-// Resolve decides which specs to open. Files in Dir are made only when none of
-// them has data: one alone means that something is wrong, and a new file in
-// its place would hide that.
-func (p *Place) Resolve(mayCreate bool) (Specs, error) {
-	if (p.Cache == "") != (p.Base == "") {
-		return Specs{}, fmt.Errorf("--cache and --base go together: give both, or neither and --dir: %w", unix.EINVAL)
-	}
-	if p.Cache != "" {
-		return p.resolveSpecs(mayCreate)
-	}
-	if p.Dir == "" {
-		return Specs{}, fmt.Errorf("say where the device lives: --dir DIR, or --cache SPEC and --base SPEC: %w", unix.EINVAL)
-	}
-	cache, base := filepath.Join(p.Dir, CacheFile), filepath.Join(p.Dir, BaseFile)
-	s := Specs{Cache: fileSpec(cache, 0), Base: fileSpec(base, 0)}
-	hasCache, err := contentOf(cache)
-	if err != nil {
-		return s, err
-	}
-	hasBase, err := contentOf(base)
+// part is one of the devices of a place.
+type part struct {
+	role  string
+	flag  string
+	front string // of the spec of a file in Dir, such as zone:64MiB:
+	path  string // of the file in Dir; empty: given by its spec
+	text  string
+}
+
+// Check refuses flags that contradict each other.
+func (p *Place) Check() error {
+	bad := func(format string, args ...any) error { return fmt.Errorf(format+": %w", append(args, unix.EINVAL)...) }
 	switch {
-	case err != nil:
-		return s, err
-	case hasCache > noFile && hasBase > noFile:
-		return s, nil
-	case hasCache == someData || hasBase == someData:
-		missing := cache
-		if hasCache == someData {
-			missing = base
-		}
-		return s, fmt.Errorf("%s is gone or empty but the other file of the device is there; bring it back, or remove both: %w", missing, ErrHalf)
-	case !mayCreate:
-		return s, fmt.Errorf("no device in %s (ftlnbd serve --dir %s makes one): %w", p.Dir, p.Dir, unix.ENOENT)
+	case p.NoCache && p.Cache != "":
+		return bad("--no-cache and --cache %s: there is a cache or there is none; a device that only holds metadata is named by --metadata", p.Cache)
+	case !p.NoCache && p.Metadata != "":
+		return bad("--metadata %s: metadata lies on the cache; --metadata goes with --no-cache", p.Metadata)
+	case p.NoCache && p.CacheSize != 0:
+		return bad("--no-cache and --cache-size: there is a cache or there is none")
+	case p.Zones != "" && p.Base != "":
+		return bad("--zones %s makes a zoned base of the file in --dir, and --base %s names another: give one of them", p.Zones, p.Base)
+	case p.Zones != "" && p.Dir == "":
+		return bad("--zones %s makes a zoned base of the file in --dir: give --dir, or name the base by --base", p.Zones)
+	case p.Dir == "" && p.Base == "" && p.Cache == "":
+		return bad("say where the device lives: --dir DIR, or --cache SPEC and --base SPEC (without a cache: --no-cache --base SPEC)")
+	case p.Dir == "" && p.Base == "":
+		return bad("--cache and --base go together: name the base by --base, or give --dir for both")
+	case p.Dir == "" && p.Cache == "" && !p.NoCache:
+		return bad("--cache and --base go together: name the cache by --cache, or say --no-cache if there is none")
 	}
-	cacheBytes, baseBytes, err := p.FileSizes()
-	if err != nil {
-		return s, err
-	}
-	if hasCache == noData {
-		cacheBytes = 0 // what it is
-	}
-	if hasBase == noData {
-		baseBytes = 0
-	}
-	return Specs{Cache: fileSpec(cache, cacheBytes), Base: fileSpec(base, baseBytes), Create: true}, nil
+	return nil
 }
 
-// resolveSpecs allows files to be made only when every file that the specs
-// name is missing.
-func (p *Place) resolveSpecs(mayCreate bool) (Specs, error) {
-	s := Specs{Cache: p.Cache, Base: p.Base}
-	if p.Cache == p.Base {
-		return s, fmt.Errorf("--cache and --base are both %s: two devices are needed: %w", p.Cache, unix.EINVAL)
+// parts are the devices, the base last.
+func (p *Place) parts() []part {
+	var out []part
+	inDir := func(role, flag, text, front, name string) {
+		x := part{role: role, flag: flag, text: text}
+		if text == "" {
+			x.front, x.path = front, filepath.Join(p.Dir, name)
+			x.text = front + fileSpec(x.path, 0)
+		}
+		out = append(out, x)
 	}
+	switch {
+	case !p.NoCache:
+		inDir("cache", "--cache", p.Cache, "", CacheFile)
+	case p.Metadata != "":
+		inDir("metadata", "--metadata", p.Metadata, "", "")
+	}
+	front := ""
+	if p.Zones != "" {
+		front = "zone:" + p.Zones + ",persist:"
+	}
+	inDir("base", "--base", p.Base, front, BaseFile)
+	return out
+}
+
+// ours says whether the files of all devices are those in Dir.
+func (p *Place) ours() bool { return p.Cache == "" && p.Base == "" && p.Metadata == "" }
+
+// Resolve decides which specs to open. Files are made only when none of them
+// has data: one alone means that something is wrong, and a new file in its
+// place would hide that. cfg says how a new device is tuned.
+func (p *Place) Resolve(mayCreate bool, cfg *ftl.Config) (Specs, error) {
+	s := Specs{NoCache: p.NoCache}
+	if err := p.Check(); err != nil {
+		return s, err
+	}
+	parts := p.parts()
 	var have, missing []string
-	for _, text := range []string{p.Cache, p.Base} {
-		sp, err := spec.Parse(text)
+	state := make([]content, len(parts))
+	for i := range parts {
+		files, err := parts[i].files()
 		if err != nil {
 			return s, err
 		}
-		for ; sp != nil; sp = sp.Base {
-			if sp.Kind != "file" {
-				continue
+		for _, path := range files {
+			has := noFile
+			if !p.Imaginary {
+				if has, err = contentOf(path); err != nil && parts[i].path != "" {
+					return s, err // what is wrong with others is said when they are opened
+				}
 			}
-			// What an error says is said when the file is opened.
-			switch has, err := contentOf(sp.Main); {
-			case err == nil && has == noFile:
-				missing = append(missing, sp.Main)
-			case has == someData:
-				have = append(have, sp.Main)
+			switch state[i] = has; has {
+			case noFile:
+				missing = append(missing, path)
+			case someData:
+				have = append(have, path)
+			case noData:
 			}
 		}
 	}
-	if len(have) > 0 && len(missing) > 0 {
-		return s, fmt.Errorf("%s is there and %s is not: %w", strings.Join(have, ", "), strings.Join(missing, ", "), ErrHalf)
+	last := len(parts) - 1
+	s.Base = parts[last].text
+	if last > 0 {
+		s.Cache = parts[0].text
 	}
-	s.Create = mayCreate && len(missing) > 0
-	return s, nil
+	switch {
+	case last > 0 && parts[0].text == parts[last].text:
+		return s, fmt.Errorf("%s and --base are both %s: two devices are needed: %w", parts[0].flag, s.Base, unix.EINVAL)
+	case len(missing) == 0:
+		return s, nil
+	case len(have) > 0 && p.ours():
+		return s, fmt.Errorf("%s is gone or empty but the other file of the device is there; bring it back, or remove both "+
+			"(a device made without a cache, whose %s is gone, is served with --no-cache): %w", missing[0], ConfFile, ErrHalf)
+	case len(have) > 0:
+		return s, fmt.Errorf("%s is there and %s is not: %w", strings.Join(have, ", "), strings.Join(missing, ", "), ErrHalf)
+	case !mayCreate && p.ours():
+		return s, fmt.Errorf("no device in %s (ftlnbd serve --dir %s makes one): %w", p.Dir, p.Dir, unix.ENOENT)
+	case !mayCreate:
+		return s, nil
+	}
+	s.Create = true
+	return s, p.chooseSizes(&s, parts, state, cfg)
+}
+
+// chooseSizes gives the files in Dir that are to be made their sizes.
+func (p *Place) chooseSizes(s *Specs, parts []part, state []content, cfg *ftl.Config) error {
+	last := len(parts) - 1
+	newCache := last > 0 && parts[0].path != "" && state[0] == noFile
+	newBase := parts[last].path != "" && state[last] == noFile
+	if !newCache && !newBase {
+		return nil
+	}
+	cache, base, err := p.fileSizes(parts, cfg)
+	if err != nil {
+		return err
+	}
+	if newCache {
+		s.CacheBytes = cache
+		s.Cache = parts[0].front + fileSpec(parts[0].path, cache)
+	}
+	if newBase {
+		s.BaseBytes = base
+		s.Base = parts[last].front + fileSpec(parts[last].path, base)
+	}
+	return nil
+}
+
+// files are the files that a device stands on. Zones that are forgotten when
+// the process ends are refused over a file that is not.
+func (x *part) files() ([]string, error) {
+	sp, err := spec.Parse(x.text)
+	if err != nil {
+		return nil, err
+	}
+	forgets := false
+	for ; sp != nil; sp = sp.Base {
+		switch {
+		case sp.Kind == "zone" && !persists(sp):
+			forgets = true
+		case sp.Kind == "file" && forgets:
+			return nil, fmt.Errorf("%s %s: without persist the zones are empty again when the process ends, and what was written is lost: write %s: %w",
+				x.flag, x.text, strings.Replace(x.text, ":file:", ",persist:file:", 1), unix.EINVAL)
+		case sp.Kind == "file":
+			return []string{sp.Main}, nil
+		}
+	}
+	return nil, nil
+}
+
+func persists(sp *spec.Spec) bool {
+	for _, a := range sp.Groups[0] {
+		if a.Key == "persist" {
+			return a.Value != "off" && a.Value != "no" && a.Value != "false"
+		}
+	}
+	return false
 }
 
 // content says what stands in a file.
@@ -171,59 +266,4 @@ func fileSpec(path string, size uint64) string {
 		s += fmt.Sprintf(",size=%d", size)
 	}
 	return s
-}
-
-// FileSizes chooses the sizes of the two files for the user-visible size.
-func (p *Place) FileSizes() (cache, base uint64, err error) {
-	size := p.SizeBytes
-	if size == 0 {
-		size = defaultSize
-	}
-	if size%layout.BlockSize != 0 {
-		return 0, 0, fmt.Errorf("--size %d is not a multiple of 4096: %w", size, unix.EINVAL)
-	}
-	if p.SparePct >= 100 {
-		return 0, 0, fmt.Errorf("--spare %d: must be below 100: %w", p.SparePct, unix.EINVAL)
-	}
-	spare := uint64(p.SparePct)
-	if spare == 0 {
-		spare = layout.DefaultSparePct
-	}
-	// The mapping takes 8 bytes a block in two slots: 1/512 of the size; twice
-	// that when block numbers do not fit in 32 bits.
-	mapping := size / 500
-	if size/layout.BlockSize > 1<<31 {
-		mapping = size / 240
-	}
-	cache = p.CacheSize
-	if cache == 0 {
-		cache = min(max(size/8, minCacheFile), maxCacheFile) + mapping
-	}
-	cache = roundUp(cache, fileRound)
-	base = roundUp(max(size/(100-spare)*100, 256<<20), fileRound)
-	for range 200 {
-		_, err = layout.Compute(layout.Params{
-			CacheBlocks: cache / layout.BlockSize, BaseBlocks: base / layout.BlockSize,
-			SparePct: p.SparePct, SizeBlocks: size / layout.BlockSize,
-		})
-		if err == nil {
-			return cache, base, nil
-		}
-		if !errors.Is(err, layout.ErrNoSpace) {
-			return 0, 0, err
-		}
-		base = roundUp(base+base/64+fileRound, fileRound)
-	}
-	return 0, 0, err
-}
-
-func roundUp(n, unit uint64) uint64 { return (n + unit - 1) / unit * unit }
-
-// UserSize is the size to make a new device with: what was asked for, or the
-// default when the files are ours.
-func (p *Place) UserSize() uint64 {
-	if p.SizeBytes == 0 && p.Cache == "" {
-		return defaultSize
-	}
-	return p.SizeBytes
 }

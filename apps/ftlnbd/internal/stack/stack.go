@@ -23,24 +23,22 @@ import (
 // Options say how to open a stack.
 type Options struct {
 	Place      Place
-	Name       string // of a new device
-	Create     bool   // make the device when there is none
+	Config     ftl.Config // how the device is tuned
+	Name       string     // of a new device
+	Create     bool       // make the device when there is none
 	ReadOnly   bool
 	AcceptLoss bool
 	NoVerify   bool
-	Buffer     Buffer
 	Shm        string // "", "auto", "off" or a directory
 	CPU        int    // of the reactor; -1: any
 	Mode       reactor.Mode
 	Logger     *slog.Logger
 	Progress   func(phase string, done, total uint64)
 	OnHealth   func(h ftl.Health, err error)
-}
-
-// Buffer is the volatile write cache.
-type Buffer struct {
-	On    bool
-	Bytes uint64 // of each IO channel; 0: the default
+	// Remember is called before anything of a new device is written, with the
+	// specs of its devices; Forget after it could not be made.
+	Remember func() error
+	Forget   func()
 }
 
 // Stack is a running device with everything under it.
@@ -57,6 +55,7 @@ type Stack struct {
 	Bdev    *bdev.Bdev
 	Desc    *bdev.Desc
 	Created bool
+	noted   bool          // Remember was called
 	Took    time.Duration // to create or load
 	pool    *iobuf.Pool
 }
@@ -80,21 +79,47 @@ func Open(o Options) (*Stack, error) {
 }
 
 func open(o Options) (*Stack, error) {
-	s := &Stack{o: o, System: thread.NewSystem()}
+	s := &Stack{o: o}
 	var err error
-	if s.Specs, err = o.Place.Resolve(o.Create); err != nil {
+	if s.Specs, err = o.Place.Resolve(o.Create, &o.Config); err != nil {
 		return nil, err
+	}
+	if s.Specs.Create {
+		// Files and zones are not made for a device that cannot be.
+		if _, err := planOf(s.Specs, &o); err != nil {
+			return nil, err
+		}
+		if err := s.remember(); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.run(); err != nil {
-		return nil, err
+		return nil, s.failed(err)
 	}
 	if err := s.OnCore(s.openDevices); err != nil {
-		return nil, errors.Join(err, s.Close(true))
+		return nil, s.failed(errors.Join(err, s.Close(true)))
 	}
 	if err := s.startFTL(); err != nil {
-		return nil, errors.Join(err, s.Close(true))
+		return nil, s.failed(errors.Join(err, s.Close(true)))
 	}
 	return s, nil
+}
+
+// remember notes how the device is made, so that a later start knows.
+func (s *Stack) remember() error {
+	if s.noted || s.o.Remember == nil {
+		return nil
+	}
+	s.noted = true
+	return s.o.Remember()
+}
+
+// failed takes that back.
+func (s *Stack) failed(err error) error {
+	if s.noted && s.o.Forget != nil {
+		s.o.Forget()
+	}
+	return err
 }
 
 // run starts the reactor and the core thread.
@@ -103,6 +128,7 @@ func (s *Stack) run() error {
 	if s.o.CPU >= 0 {
 		g.CPUs = []int{s.o.CPU}
 	}
+	s.System = thread.NewSystem()
 	var err error
 	if s.Group, err = reactor.NewGroup(g); err != nil {
 		return err
@@ -130,29 +156,47 @@ func (s *Stack) OnCore(f func() error) error {
 }
 
 func (s *Stack) openDevices() error {
-	for i, text := range []string{s.Specs.Cache, s.Specs.Base} {
-		role := [2]string{"cache", "base"}[i]
-		name := role
-		if sp, err := spec.Parse(text); err == nil && (sp.Kind == "file" || sp.Kind == "zbd") {
-			name = sp.Main // errors name the file
-		}
-		o := spec.Options{Create: s.Specs.Create, Name: name}
-		b, err := spec.Create(s.Manager, s.Core, text, o)
-		if err != nil && s.o.ReadOnly && cannotWrite(err) {
-			// Opened for writing if possible, because that finds out whether
-			// somebody has it open; else it is enough to read it.
-			b, err = spec.Create(s.Manager, s.Core, text+",readonly=on", o)
-		}
-		if err != nil {
-			return fmt.Errorf("%s device: %w", role, err)
-		}
-		if i == 0 {
-			s.Cache = b
-		} else {
-			s.Base = b
+	role := "cache"
+	if s.Specs.NoCache {
+		role = "metadata"
+	}
+	var err error
+	if s.Specs.Cache != "" {
+		if s.Cache, err = s.openDevice(role, s.Specs.Cache); err != nil {
+			return err
 		}
 	}
-	return nil
+	s.Base, err = s.openDevice("base", s.Specs.Base)
+	return err
+}
+
+func (s *Stack) openDevice(role, text string) (*bdev.Bdev, error) {
+	name := role
+	if sp, err := spec.Parse(text); err == nil {
+		name = nameOf(sp, role)
+	}
+	o := spec.Options{Create: s.Specs.Create, Name: name}
+	b, err := spec.Create(s.Manager, s.Core, text, o)
+	if err != nil && s.o.ReadOnly && cannotWrite(err) {
+		// Opened for writing if possible, because that finds out whether
+		// somebody has it open; else it is enough to read it.
+		b, err = spec.Create(s.Manager, s.Core, text+",readonly=on", o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s device: %w", role, err)
+	}
+	return b, nil
+}
+
+// nameOf names a device after the file that it stands on, so that errors name
+// the file.
+func nameOf(sp *spec.Spec, otherwise string) string {
+	for ; sp != nil; sp = sp.Base {
+		if sp.Kind == "file" || sp.Kind == "zbd" {
+			return sp.Main
+		}
+	}
+	return otherwise
 }
 
 // cannotWrite says whether a file could be opened if only for reading.
@@ -166,6 +210,9 @@ func (s *Stack) startFTL() error {
 	began := time.Now()
 	err := s.start(false)
 	if s.o.Create && errors.Is(err, superblock.ErrBlank) && !errors.Is(err, ftl.ErrHalfBlank) {
+		if err = s.remember(); err != nil {
+			return err
+		}
 		s.Created = true
 		began = time.Now()
 		err = s.start(true)
@@ -175,16 +222,18 @@ func (s *Stack) startFTL() error {
 }
 
 func (s *Stack) start(create bool) error {
-	cfg := &ftl.Config{
-		Name: s.o.Name, System: s.System, Thread: s.Core, Manager: s.Manager,
-		Cache: s.Cache.Name(), Base: s.Base.Name(), Create: create,
-		ReadOnly: s.o.ReadOnly, AcceptLoss: s.o.AcceptLoss, NoVerify: s.o.NoVerify,
-		VolatileWriteCache: s.o.Buffer.On, WriteBufferBytes: s.o.Buffer.Bytes,
-		ShmDir: s.shmDir(), Logger: s.o.Logger, Progress: s.o.Progress, OnHealth: s.o.OnHealth,
+	c := s.o.Config
+	cfg := &c
+	cfg.Name, cfg.System, cfg.Thread, cfg.Manager = s.o.Name, s.System, s.Core, s.Manager
+	cfg.NoCache, cfg.Base, cfg.Create = s.Specs.NoCache, s.Base.Name(), create
+	if s.Cache != nil {
+		cfg.Cache = s.Cache.Name()
 	}
+	cfg.ReadOnly, cfg.AcceptLoss, cfg.NoVerify = s.o.ReadOnly, s.o.AcceptLoss, s.o.NoVerify
+	cfg.ShmDir, cfg.Logger, cfg.Progress, cfg.OnHealth = s.shmDir(), s.o.Logger, s.o.Progress, s.o.OnHealth
 	if create {
 		cfg.UUID, cfg.CreatedNs = uuid.New(), time.Now().UnixNano()
-		cfg.SizeBytes, cfg.SparePct = s.o.Place.UserSize(), s.o.Place.SparePct
+		cfg.SizeBytes = s.o.Place.UserSize()
 	}
 	return s.await(func(done func(error)) {
 		ftl.Start(cfg, func(d *ftl.Device, err error) {
@@ -234,9 +283,7 @@ func (s *Stack) Close(fast bool) error {
 	}
 	for _, b := range []*bdev.Bdev{s.Cache, s.Base} {
 		if b != nil {
-			errs = append(errs, s.await(func(done func(error)) {
-				b.Unregister(s.Core, func(_ any, err error) { done(err) }, nil)
-			}))
+			errs = append(errs, s.unregister(b))
 		}
 	}
 	errs = append(errs, s.Group.ExitThreads())
@@ -248,79 +295,10 @@ func (s *Stack) Close(fast bool) error {
 	return nil
 }
 
-// Wipe overwrites both superblocks and what surrounds them with zeroes, so that
-// the devices count as empty.
-func Wipe(o Options) error {
-	s := &Stack{o: o, System: thread.NewSystem()}
-	var err error
-	if s.Specs, err = o.Place.Resolve(false); err != nil {
-		return err
-	}
-	if err := s.run(); err != nil {
-		return err
-	}
-	err = s.OnCore(s.openDevices)
-	for _, b := range []*bdev.Bdev{s.Cache, s.Base} {
-		if err == nil {
-			err = s.wipe(b)
-		}
-	}
-	return errors.Join(err, s.Close(true))
-}
-
-// wipeFront and wipeBack are the blocks in which a new device looks for data of
-// somebody else, see ftl.
-const (
-	wipeFront = 256
-	wipeBack  = 16
-)
-
-// wiper zeroes the front and the end of a device, then flushes.
-type wiper struct {
-	desc *bdev.Desc
-	ch   *bdev.Channel
-	step int
-	done func(error)
-}
-
-func (s *Stack) wipe(b *bdev.Bdev) error {
+func (s *Stack) unregister(b *bdev.Bdev) error {
 	return s.await(func(done func(error)) {
-		w := &wiper{done: done}
-		var err error
-		if w.desc, err = s.Manager.Open(b.Name(), true, nil, nil, s.Core); err != nil {
-			done(err)
-			return
-		}
-		if w.ch, err = w.desc.Channel(s.Core); err != nil {
-			w.desc.Close()
-			done(err)
-			return
-		}
-		w.next(nil)
+		b.Unregister(s.Core, func(_ any, err error) { done(err) }, nil)
 	})
-}
-
-// next starts the next step, or ends after the last or an error.
-func (w *wiper) next(err error) {
-	blocks := w.desc.Bdev().Info().Blocks
-	done := func(io *bdev.IO) { w.next(io.Err()) }
-	if err == nil && w.step < 3 {
-		w.step++
-		switch w.step {
-		case 1:
-			err = w.ch.WriteZeroes(0, min(wipeFront, blocks), done, nil)
-		case 2:
-			err = w.ch.WriteZeroes(blocks-min(wipeBack, blocks), min(wipeBack, blocks), done, nil)
-		default:
-			err = w.ch.Flush(done, nil)
-		}
-		if err == nil {
-			return
-		}
-	}
-	w.ch.Put()
-	w.desc.Close()
-	w.done(err)
 }
 
 // IsBusy says whether err means that another process has the device.
