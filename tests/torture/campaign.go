@@ -15,24 +15,26 @@ import (
 
 // campaign is one device through all its lives.
 type campaign struct {
-	run     *run
-	seed    uint64
-	world   *world
-	rnd     *rand.Rand // of the campaign; writers have their own
-	shape   shape
-	spot    spot
-	made    bool // a server was ready once
-	writers []*writer
-	mu      sync.Mutex // of the models
-	mortal  bool       // devices may kill the server by themselves
-	dies    bool       // those of this life do, sooner or later
-	clean   bool       // the last life ended by a clean stop
-	calm    bool       // no writer flushes in this life
-	fast    bool       // a stop of this life writes no checkpoint and flushes nothing
-	grown   bool       // the small disk was made large
-	mayFill bool       // writes of this life may fail for want of space
-	number  int        // of the life that is running
-	ending  ending     // how it ends
+	run      *run
+	seed     uint64
+	world    *world
+	rnd      *rand.Rand // of the campaign; writers have their own
+	shape    shape
+	spot     spot
+	made     bool // a server was ready once
+	writers  []*writer
+	mu       sync.Mutex // of the models
+	mortal   bool       // devices may kill the server by themselves
+	dies     bool       // those of this life do, sooner or later
+	clean    bool       // the last life ended by a clean stop
+	calm     bool       // no writer flushes in this life
+	buffered bool       // the server answers writes from a buffer of its own (--volatile-write-cache)
+	weak     bool       // what was not flushed in the last life may be gone
+	fast     bool       // a stop of this life writes no checkpoint and flushes nothing
+	grown    bool       // the small disk was made large
+	mayFill  bool       // writes of this life may fail for want of space
+	number   int        // of the life that is running
+	ending   ending     // how it ends
 }
 
 // ending is a way to end a life.
@@ -270,7 +272,7 @@ func (c *campaign) verify(s *server) error {
 	defer conn.Close()
 	for _, w := range c.writers {
 		atLeast := w.m.Killed()
-		if c.shape.volatile && !c.clean {
+		if c.weak && !c.clean {
 			atLeast = w.m.PowerLost()
 		}
 		if err := w.verify(conn, atLeast); err != nil {
@@ -284,6 +286,7 @@ func (c *campaign) verify(s *server) error {
 func (c *campaign) load(ctx context.Context, s *server) error {
 	errs := make(chan error, len(c.writers))
 	var all sync.WaitGroup
+	c.weak = c.shape.volatile || c.buffered
 	c.calm, c.mayFill = c.rnd.IntN(4) == 0, c.world.mayFill && !c.grown
 	for _, w := range c.writers {
 		w.stop.Store(false)

@@ -12,6 +12,9 @@
 // Where there is such a cache, it may also kill the server by itself, right behind some block that it wrote back: in the
 // middle of a flush, of a checkpoint, of a creation.
 //
+// Some servers answer writes from a buffer of their own (--volatile-write-cache); after their death too only what was
+// flushed must be there.
+//
 // A life ends by kill -9, by kill -9 of a server that is stopped (SIGSTOP), by SIGTERM, by kill -9 while a SIGTERM is
 // at work, or by a second SIGTERM; before the next one, starts may be killed on their way. Meanwhile one client keeps vanishing in the
 // middle of its requests, and SIGSTOP freezes the server for seconds.

@@ -162,7 +162,9 @@ func (s *server) panicked() bool {
 func command(bin string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), checkLimit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(bin, "ftlnbd"), args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "ftlnbd"), args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("ftlnbd %s: %w\n%s", strings.Join(args, " "), err, out)
 	}

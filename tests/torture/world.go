@@ -138,6 +138,9 @@ func (c *campaign) args() []string {
 	if c.fast = c.rnd.IntN(5) == 0; c.fast {
 		args = append(args, "--fast-stop")
 	}
+	if c.buffered = c.rnd.IntN(5) == 0 && !c.world.mayFill; c.buffered {
+		args = append(args, "--volatile-write-cache", "--write-buffer", fmt.Sprintf("%dMiB", 1<<c.rnd.IntN(4)))
+	}
 	args = append(args, "--shm")
 	if c.shape.volatile || c.rnd.IntN(3) == 0 {
 		return append(args, "off")
