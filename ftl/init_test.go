@@ -107,7 +107,7 @@ func TestI05Geometry(t *testing.T) {
 	}
 	z := zone.Options{ZoneBlocks: 64, Units: 2}
 	require.NoError(t, start(z, func(c *Config) { c.ZoneAppend = true }))
-	require.ErrorContains(t, start(z, func(c *Config) { c.ZoneUnits = 65 }), "65 zones in a band")
+	require.ErrorContains(t, start(z, func(c *Config) { c.ZoneUnits = 65 }), "number of zones in a band is 65")
 	require.ErrorContains(t, start(z, func(c *Config) { c.BandBlocks = 64 }), "leave band blocks")
 	require.ErrorContains(t, start(zone.Options{ZoneBlocks: 1024}, nil), "smaller zones")
 	require.ErrorContains(t, start(z, func(c *Config) { c.NoCache, c.Cache = true, "" }), "name a small conventional device")

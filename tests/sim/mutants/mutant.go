@@ -35,11 +35,14 @@ const (
 	faults   = "TestFTLFaults"
 	rot      = "TestFTLRot"
 	bases    = "TestFTLBases"
+	buffered = "TestFTLBuffered"
+
+	bufferedFaults = "TestFTLBufferedFaults"
 )
 
 // table is all defects that must be found, by rule.
 func table() []mutant {
-	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest, tableZones)
+	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest, tableZones, tableBuffers)
 }
 
 // mutate returns the changed texts of the files that m changes, by file.
