@@ -126,3 +126,48 @@ func TestReadOnlyBase(t *testing.T) {
 		t.Fatal("the base was written to")
 	}
 }
+
+// TestWritesAllocateNothing covers the sums and the table too.
+func TestWritesAllocateNothing(t *testing.T) {
+	for _, persist := range []bool{false, true} {
+		r := newRig(t, zone.Options{ZoneBlocks: 16, Persist: persist})
+		buf := make([]byte, 2*4096)
+		left := 0
+		done := func(io *bdev.IO) {
+			if io.Err() != nil {
+				t.Error(io.Err())
+			}
+			left--
+		}
+		wait := func() {
+			for left > 0 {
+				r.Turn(1)
+			}
+		}
+		cycle := func() { // a zone's life
+			for at := range uint64(8) {
+				left++
+				if err := r.ch.Write(buf, 16+2*at, 2, done, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			wait()
+			left++
+			if err := r.ch.Flush(done, nil); err != nil {
+				t.Fatal(err)
+			}
+			wait()
+			left++
+			if err := r.ch.ZoneReset(16, done, nil); err != nil {
+				t.Fatal(err)
+			}
+			wait()
+		}
+		for range 100 {
+			cycle()
+		}
+		if n := testing.AllocsPerRun(100, cycle); n != 0 {
+			t.Errorf("persist %v: %.1f allocations in ten IOs", persist, n)
+		}
+	}
+}
