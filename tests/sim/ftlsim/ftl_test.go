@@ -34,6 +34,9 @@ func TestFTLBuffered(t *testing.T) { play(t, "buffered") }
 // flushes fail from then on.
 func TestFTLBufferedFaults(t *testing.T) { play(t, "buffered-faults") }
 
+// TestFTLLostZones takes zones offline with what they hold. What is returned is right all the same, or an error.
+func TestFTLLostZones(t *testing.T) { play(t, "lost zones") }
+
 // TestFTLRot flips bits of what the disks hold while the device is down. What it returns is right all the same, or an
 // error, unless it said at its start that it has lost something.
 func TestFTLRot(t *testing.T) { play(t, "rot") }

@@ -28,6 +28,7 @@ var Kinds = []Kind{
 	{Name: "buffered-faults", Test: "TestFTLBufferedFaults", Count: 50, Scale: 2, Draw: drawBufferedFaults, Errors: true},
 	{Name: "rot", Test: "TestFTLRot", Count: 50, Scale: 2, Draw: drawRot, Rot: true},
 	{Name: "stray", Test: "TestFTLStray", Count: 50, Scale: 4, Draw: drawStray, Rot: true},
+	{Name: "lost zones", Test: "TestFTLLostZones", Count: 50, Scale: 4, Draw: drawLostZones, Rot: true},
 	{Name: "gone", Test: "TestFTLGone", Count: 50, Scale: 4, Draw: drawGone, Errors: true},
 }
 

@@ -97,6 +97,7 @@ type Life struct {
 	// Of the zones: one that turns read-only in the middle of the work, and the reset that fails, counted from the
 	// beginning of the life; 0: none.
 	ZoneTurns uint64
+	ZoneGone  bool // it turns offline, and what it held is lost
 	FailReset uint64
 	Strays    int             // writes that land elsewhere while it works
 	Loss      *Loss           // a device is lost while it works

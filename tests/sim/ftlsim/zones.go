@@ -38,9 +38,13 @@ func (p *Play) turnZone() {
 	}
 	z := b.Zones.Driver().(*zone.Driver)
 	i := p.plan.Geometry.Zones.Conv + l.ZoneTurns
+	state := bdev.ZoneReadOnly
+	if l.ZoneGone {
+		state = bdev.ZoneOffline
+	}
 	b.Thread.Send(func(any) {
-		if err := z.SetZoneState(i, bdev.ZoneReadOnly); err == nil {
-			p.count("zones turned read-only", 1)
+		if err := z.SetZoneState(i, state); err == nil {
+			p.count("zones turned "+state.String(), 1)
 		}
 	}, nil)
 }
@@ -72,6 +76,19 @@ func drawBases(r *sim.Rand, p *Plan) {
 	}
 	for i := range p.Lives {
 		p.Lives[i].Faults = [2]sim.Faults{{NoMem: p.Lives[i].Faults[0].NoMem}, {NoMem: p.Lives[i].Faults[1].NoMem}}
+	}
+}
+
+// drawLostZones has zones go offline in the middle of the work, with all that they hold.
+func drawLostZones(r *sim.Rand, p *Plan) {
+	for drawn := p.Geometry; p.Geometry.Zones.Blocks == 0; {
+		p.Geometry = drawn
+		drawBases(r, p)
+	}
+	p.Config.NoVerify = false
+	for i := range p.Lives {
+		l := &p.Lives[i]
+		l.ZoneGone = l.ZoneTurns > 0 && r.IntN(2) == 0
 	}
 }
 
