@@ -33,6 +33,7 @@ type slot struct {
 	r    Request
 	op   *model.Op
 	acks uint64
+	n    uint64 // of the write or trim in its life
 	mem  []byte
 	busy bool
 }
@@ -137,6 +138,10 @@ func (l *load) submit() {
 		s.acks = p.m.Acks()
 	}
 	p.note("submit", s)
+	if s.op != nil {
+		p.life.ops++
+		s.n = p.life.ops
+	}
 	l.out++
 	p.open++
 	s.busy = true
@@ -216,6 +221,7 @@ func (p *Play) succeeded(s *slot) {
 	default:
 		p.m.Ack(s.op)
 		p.noteTrim(q)
+		p.inOrder(s)
 	}
 }
 
@@ -253,6 +259,19 @@ func (p *Play) refused(s *slot) {
 		}
 	}
 	p.failf("%v [%d +%d] failed: %w", q.Kind, q.LBA, q.Count, q.Err)
+}
+
+// inOrder checks that answers come in the order of the log, which is that of submission. One with FUA waits for its
+// flush.
+func (p *Play) inOrder(s *slot) {
+	l := p.life
+	if !p.ordered || s.r.FUA {
+		return
+	}
+	if s.n < l.answered {
+		p.failf("%v, the write or trim no. %d, was answered behind no. %d", s.op, s.n, l.answered)
+	}
+	l.answered = s.n
 }
 
 func (p *Play) failf(format string, args ...any) {

@@ -29,6 +29,7 @@ type Play struct {
 	point   *model.Point // what the crashes since the last verification left; nil: none
 	tried   bool         // making the device was begun
 	created bool
+	ordered bool // writes are answered in the order of their submission
 	life    *life
 	dev     Device
 	open    int // user requests under way
@@ -57,6 +58,8 @@ type life struct {
 	lost     bool    // a device is lost
 	removals int     // under way
 	mended   bool    // nothing fails any more
+	ops      uint64  // writes and trims submitted
+	answered uint64  // the last of them that was answered
 }
 
 // Ends of a life that are no failure.
@@ -76,6 +79,8 @@ func NewPlay(c *sim.Case, t Target, plan *Plan, shmDir string) *Play {
 	}
 	if _, ok := t.(Remote); ok {
 		p.m.Unordered()
+	} else {
+		p.ordered = plan.Config.Channels == 0 && plan.Config.WriteBuffer == 0
 	}
 	return p
 }
@@ -429,6 +434,13 @@ func (p *Play) settle() error {
 	}
 	if n := p.boundaries() - before; n > allowed && p.fail == nil {
 		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
+	}
+	buffers := int64(0)
+	if p.c.Alone {
+		buffers = iobuf.InUse() - p.life.mem
+	}
+	if err := p.dev.Rested(buffers); err != nil {
+		return err
 	}
 	if !p.tolerant() && p.life.plan.Check {
 		if err := p.check(); err != nil {

@@ -46,6 +46,9 @@ type Device interface {
 	Check(done func(problem error))
 	// Idle says whether nothing is under way or waiting, in the background either.
 	Idle() bool
+	// Rested says what a device that is idle still holds, has not got back or needs too much of. buffers is the memory
+	// that it has outside of the Go heap; 0: not known.
+	Rested(buffers int64) error
 	// ReadOnly says whether the device has given up writing, which only faults may make it do.
 	ReadOnly() bool
 	// Sole says whether a block of the cache, or of the base, may rot while the device is down: it is not the second

@@ -154,6 +154,7 @@ func (d *toyDevice) mark() {
 
 func (d *toyDevice) Blocks() uint64                     { return toySpan }
 func (d *toyDevice) Idle() bool                         { return d.open == 0 }
+func (d *toyDevice) Rested(int64) error                 { return nil }
 func (d *toyDevice) ReadOnly() bool                     { return false }
 func (d *toyDevice) Sole(bool, uint64) bool             { return false }
 func (d *toyDevice) Body(bool, uint64) bool             { return false }
