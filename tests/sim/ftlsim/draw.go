@@ -38,6 +38,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 		l.Start, l.Work, l.Stop = Fuse{}, Fuse{}, Fuse{}
 		p.Lives = append(p.Lives, l)
 	}
+	p.Lives[len(p.Lives)-1].Fill = r.IntN(4) == 0
 	if kind.Draw != nil {
 		kind.Draw(r, p)
 	}

@@ -81,7 +81,13 @@ func (l *load) draw(q *Request) {
 		q.FUA = l.plan.FUA > 0 && r.IntN(l.plan.FUA) == 0 && (q.Kind == Write || q.Kind == Zero)
 		q.Count = min(uint64(r.Skewed(l.most)), l.span)
 		q.LBA = l.lo + l.where(l.span-q.Count+1)
-		if l.plan.Mode == Sequential {
+		if l.plan.All {
+			q.Count = min(q.Count, l.span-l.seq)
+			q.LBA = l.lo + l.seq
+			if l.seq += q.Count; l.seq == l.span {
+				l.left = 1
+			}
+		} else if l.plan.Mode == Sequential {
 			if l.seq+q.Count > l.span {
 				l.seq = 0
 			}

@@ -110,6 +110,7 @@ type Life struct {
 	Stop      Fuse            // when the stop is
 	Fast      bool            // the stop is a fast one
 	Check     bool            // the device checks itself once it has come to rest
+	Fill      bool            // everything is written twice in the end: the space of what was replaced comes back
 	Kill      bool            // the process ends, the power stays
 	Keep      [2]sim.Survival // what a power loss leaves
 }
@@ -129,6 +130,7 @@ type Phase struct {
 	Again   bool          // operations are submitted from inside Done of others
 	Rest    int64         // ns of rest afterwards
 	Verify  bool          // all blocks are read afterwards
+	All     bool          // it ends when all blocks were written once, in order
 }
 
 // Mode is how a load chooses its blocks.

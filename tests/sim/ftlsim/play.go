@@ -58,6 +58,7 @@ type life struct {
 	lost     bool    // a device is lost
 	removals int     // under way
 	mended   bool    // nothing fails any more
+	filled   bool    // everything was written: everything can be read
 	ops      uint64  // writes and trims submitted
 	answered uint64  // the last of them that was answered
 }
@@ -90,7 +91,7 @@ func (p *Play) stream(name string, n uint64) *sim.Rand { return sim.Stream(p.pla
 func (p *Play) count(name string, n uint64) { p.Counters[name] += n }
 
 // tolerant says whether requests of the present life may fail.
-func (p *Play) tolerant() bool { return p.kind.Rot || p.failing() }
+func (p *Play) tolerant() bool { return (p.kind.Rot || p.failing()) && !p.life.filled }
 
 // failing says whether the devices of the present life fail.
 func (p *Play) failing() bool { return p.kind.Errors && !p.life.plan.Calm && !p.life.mended }
@@ -405,7 +406,26 @@ func (p *Play) work(f fuse) error {
 	if err := p.mend(); err != nil {
 		return err
 	}
+	if err := p.fillUp(); err != nil {
+		return err
+	}
 	return p.settle()
+}
+
+// fillUp writes everything twice. It must all fit, and whatever could not be read can be read then.
+func (p *Play) fillUp() error {
+	if !p.life.plan.Fill || p.dev.ReadOnly() {
+		return nil
+	}
+	p.count("filled twice", 1)
+	for n := range uint64(2) {
+		ph := &Phase{Seed: p.life.plan.Seed<<8 | 0xf0 + n, All: true, Ops: int(p.dev.Blocks()), Depth: 16, Most: 40, Weights: [NumKinds]int{Write: 1}}
+		if err := p.load(ph, forever); err != nil {
+			return err
+		}
+	}
+	p.life.filled = true
+	return p.verify(forever)
 }
 
 // load runs one phase of load.
