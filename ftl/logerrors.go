@@ -26,6 +26,15 @@ func (d *Device) rehomeRecords() bool {
 			d.noSpaceLeft()
 			return false
 		}
+		if s.next+s.roundUp(r.slotsNeeded()) > s.body {
+			// A band that does without one of its zones is smaller than the
+			// one that the record was made for: the next may be larger.
+			if r.rehomed++; r.rehomed > maxRehome {
+				d.fail(HealthReadOnly, "no band is large enough for a record that failed", unix.ENOSPC)
+				return false
+			}
+			continue
+		}
 		l.rehome = r.next
 		r.next = nil
 		d.stats.Rehomed++
