@@ -137,6 +137,16 @@ func (d *Device) checkStuck() {
 	}
 }
 
+// bandEmptied books that relocation is through with a band. When it has been
+// round several times while users waited and got nothing, there is nothing left
+// to win: so many zones have failed that what is valid hardly fits any more.
+func (d *Device) bandEmptied() {
+	d.rounds++
+	if d.rounds > 4*int(d.lay.Bands) && d.log_.starved && d.health == HealthOK {
+		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
+	}
+}
+
 // oneWillBeFree says whether a segment is on its way to a state in which others
 // may go on. One in quarantine is not, when it holds records that wait for those
 // that cannot be written.
@@ -243,14 +253,14 @@ func gcWanted(d *Device) bool {
 
 // worthMoving says whether relocating a band wins space: what becomes free,
 // less what the moves take beside the blocks (a header for each record, one
-// more where a band ends, and a slot too many there), is 1/32 of the band or
-// more. While the log has no room, anything helps; otherwise relocation would
+// more where a band ends, and a slot too many there, in write units), is 1/32 of
+// the band or more. While the log has no room, anything helps; otherwise relocation would
 // go round for ever when the device is so full that its aim is out of reach.
 func (d *Device) worthMoving(s *segment) bool {
 	valid := d.valid[s.idx]
 	won := int(s.body - valid)
 	if !d.log_.starved {
-		won -= int(valid+record.MaxBlocks-1)/record.MaxBlocks + 2
+		won -= (int(valid+record.MaxBlocks-1)/record.MaxBlocks + 2) * int(s.unit)
 	}
 	return won >= int(s.body/32)+1
 }

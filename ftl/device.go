@@ -47,6 +47,7 @@ type Device struct {
 	chunks, bands         [numSegStates]int
 	freeChunks, freeBands fifo
 	urgent                [2]int // chunks, bands to be emptied before others
+	rounds                int    // bands that relocation has emptied since anybody else wrote
 	maxGen                uint32 // of the bands: the most worn one
 	chunkShift, bandShift uint
 	chunkMask, bandMask   uint64

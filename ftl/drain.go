@@ -122,6 +122,9 @@ func (dr *drain) finish() {
 	}
 	s.draining = false
 	s.pins--
+	if m == &d.gc {
+		d.bandEmptied()
+	}
 	if d.valid[s.idx] == 0 {
 		if s.band {
 			d.stats.Relocated++

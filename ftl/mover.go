@@ -409,6 +409,9 @@ func (op *moveOp) write(s *segment) bool {
 		return false
 	}
 	op.joinBuffers()
+	if m == &d.compaction {
+		d.rounds = 0
+	}
 	d.lastG++
 	s.place(&op.w, uint32(op.nlive)+1)
 	s.maxG, s.maxD = d.lastG, d.durableU

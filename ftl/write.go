@@ -263,7 +263,7 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
-	d.log_.starved = false
+	d.log_.starved, d.rounds = false, 0
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()

@@ -235,6 +235,9 @@ func (d *Device) evacuateSegment(s *segment) {
 		d.markUrgent(s)
 	case segOpen:
 		d.markUrgent(s)
+		if t := s.owner; t.next == s { // opened ahead of need
+			t.next = nil
+		}
 		d.seal(s)
 	default:
 	}
