@@ -173,6 +173,7 @@ func (d *Driver) Stats() Stats {
 // Close implements bdev.Driver. What was not written back is gone.
 func (d *Driver) Close() error {
 	d.th.Send(closeDriver, d)
+	d.base.Close() // behind that
 	return nil
 }
 
@@ -180,7 +181,6 @@ func closeDriver(arg any) {
 	d := arg.(*Driver)
 	d.closed = true
 	d.ch.Put()
-	d.base.Close()
 	d.freeIfIdle()
 }
 

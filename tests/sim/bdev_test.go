@@ -437,6 +437,10 @@ func (l *bdevLife) windDown() error {
 	if err := l.w.Run(1e6, func() bool { return l.ended || p.fail != nil }); err != nil {
 		return fmt.Errorf("removal: %w", err)
 	}
+	// A cache may be writing back still. A thread that exits waits for that, but not when the clock jumps twice.
+	if err := l.w.Run(1e6, func() bool { return p.disk.InFlight() == 0 || p.fail != nil }); err != nil {
+		return fmt.Errorf("write back: %w", err)
+	}
 	var threads []*thread.Thread
 	if l.home != nil {
 		threads = append(threads, l.home)
