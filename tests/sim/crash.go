@@ -173,7 +173,7 @@ func (d *Disk) garble(block []byte) {
 	}
 }
 
-// tear builds the block from sectors of any of its versions. Now and then one of them is of none.
+// tear builds the block from sectors of any of its versions. Often one of them is of none.
 func (d *Disk) tear(lba uint64, newest *version, p float64) {
 	out := d.newPage()
 	if s := d.stable[lba]; s != nil {
@@ -197,7 +197,7 @@ func (d *Disk) tear(lba uint64, newest *version, p float64) {
 	}
 	if mixed {
 		d.stats.Torn++
-		if d.r.IntN(4) == 0 {
+		if d.r.IntN(2) == 0 {
 			d.garble(out.data)
 		}
 	}

@@ -214,6 +214,9 @@ func (d *Disk) Rot(lba uint64) {
 	p := d.newPage()
 	d.Read(lba, p.data, p.md)
 	bit := d.r.IntN((len(p.data) + len(p.md)) * 8)
+	if len(p.md) > 0 && d.r.IntN(4) == 0 {
+		bit = (len(p.data) + d.r.IntN(len(p.md))) * 8 // it is small, and says what the block is
+	}
 	if at := bit / 8; at < len(p.data) {
 		p.data[at] ^= 1 << (bit % 8)
 	} else {

@@ -40,11 +40,13 @@ func drawRestless(r *sim.Rand, p *Plan) {
 		SparePct: uint32(10 + r.IntN(40)),
 	}
 	p.Config.Shm = r.IntN(3) != 0
-	p.Disks[Cache].Volatile, p.Disks[Cache].TearSectors = true, r.IntN(4) != 0
-	if r.IntN(2) == 0 {
-		p.Disks[Cache].MDSize = 0 // such a block can be torn
+	p.Disks[Cache].Volatile, p.Disks[Base].Volatile = true, r.IntN(4) != 0
+	for i := range p.Disks {
+		p.Disks[i].TearSectors = r.IntN(8) != 0
+		if r.IntN(3) != 0 {
+			p.Disks[i].MDSize = 0 // such a block can be torn
+		}
 	}
-	p.Disks[Base].Volatile, p.Disks[Base].TearSectors = r.IntN(4) != 0, r.IntN(4) != 0
 	last := len(p.Lives) - 2 // and the calm ones
 	most, noMem := 5+r.Skewed(100), p.Lives[0].Faults[Cache].NoMem
 	lives := make([]Life, 0, 32)
@@ -53,11 +55,14 @@ func drawRestless(r *sim.Rand, p *Plan) {
 		if r.IntN(3) != 0 {
 			l.Start = drawFuse(r, 600)
 		}
+		if r.IntN(3) == 0 {
+			l.Work, l.Stop, l.Fast = Fuse{}, drawFuse(r, 300), false
+		}
+		if r.IntN(2) == 0 {
+			l.Keep = [numDisks]sim.Survival{sim.SurviveSectors, sim.SurviveSectors}
+		}
 		for i := range l.Faults {
 			l.Faults[i].NoMem = noMem
-			if r.IntN(3) == 0 {
-				l.Keep[i] = sim.SurviveSectors
-			}
 		}
 		lives = append(lives, l)
 	}
@@ -120,6 +125,9 @@ func drawDiskFaults(r *sim.Rand) sim.Faults {
 	}
 	if r.IntN(4) == 0 {
 		f.FlushEIO = 0.002 * r.Float64()
+	}
+	if r.IntN(4) == 0 {
+		f.NoSpace = 0.02 * r.Float64()
 	}
 	return f
 }
