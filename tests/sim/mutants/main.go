@@ -20,6 +20,7 @@ type options struct {
 	hunter
 	jobs   int
 	only   *regexp.Regexp
+	except *regexp.Regexp
 	docs   string
 	redo   bool
 	clean  bool // run the same seeds without a defect too
@@ -35,12 +36,13 @@ func main() {
 
 func start() error {
 	o := &options{}
-	only := ""
+	only, except := "", ""
 	flag.StringVar(&o.root, "root", ".", "root of the repository")
 	flag.IntVar(&o.first, "seed", 1, "the first seed")
 	flag.IntVar(&o.seeds, "seeds", 5000, "in how many seeds a defect must be found")
 	flag.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "how many defects are hunted side by side, each by one process")
 	flag.StringVar(&only, "only", "", "only defects whose rule and name (\"rule 9: ...\") match this expression")
+	flag.StringVar(&except, "except", "", "no defects whose rule and name match this expression")
 	flag.StringVar(&o.docs, "docs", "", "write the results into the table of this document")
 	flag.BoolVar(&o.redo, "redo-docs", false, "only make the document's table anew, with the results that it has")
 	flag.BoolVar(&o.clean, "control", true, "at the end, run the same seeds without a defect")
@@ -48,17 +50,23 @@ func start() error {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := o.prepare(only); err != nil {
+	if err := o.prepare(only, except); err != nil {
 		return err
 	}
 	return o.run(ctx)
 }
 
-func (o *options) prepare(only string) (err error) {
+func (o *options) prepare(only, except string) (err error) {
 	if o.root, err = filepath.Abs(o.root); err != nil {
 		return err
 	}
-	o.only, err = regexp.Compile(only)
+	if o.only, err = regexp.Compile(only); err != nil {
+		return err
+	}
+	if except == "" {
+		except = "^$"
+	}
+	o.except, err = regexp.Compile(except)
 	return err
 }
 
@@ -80,7 +88,7 @@ func (o *options) run(ctx context.Context) error {
 	}
 	var list []mutant
 	for _, m := range all {
-		if o.only.MatchString(m.title()) {
+		if t := m.title(); o.only.MatchString(t) && !o.except.MatchString(t) {
 			list = append(list, m)
 		}
 	}
@@ -94,11 +102,6 @@ func (o *options) run(ctx context.Context) error {
 		bad += o.controls(ctx, list, results)
 	}
 	fmt.Printf("\n%d defects, %d not found or not tried, %v\n", len(list), bad, time.Since(start).Round(time.Second))
-	if o.docs != "" {
-		if err := updateDocs(o.root, o.docs, found(list, results)); err != nil {
-			return err
-		}
-	}
 	if bad > 0 {
 		return fmt.Errorf("%d of %d failed", bad, len(list))
 	}
@@ -120,6 +123,7 @@ func (o *options) hunt(ctx context.Context, list []mutant) []result {
 				results[i] = r
 				done++
 				fmt.Printf("%3d/%d %s\n        %s\n", done, len(list), list[i].title(), r.String())
+				o.note(&list[i], &r)
 				mu.Unlock()
 			}
 		})
@@ -130,6 +134,16 @@ func (o *options) hunt(ctx context.Context, list []mutant) []result {
 	close(next)
 	wg.Wait()
 	return results
+}
+
+// note writes the seed that found a defect into the document.
+func (o *options) note(m *mutant, r *result) {
+	if o.docs == "" || o.hidden || r.seed == 0 {
+		return
+	}
+	if err := updateDocs(o.root, o.docs, map[string]record{m.name: {seed: r.seed, sign: brief(r.sign)}}); err != nil {
+		fmt.Println("       ", err)
+	}
 }
 
 // String says in a line what became of a defect.
@@ -194,15 +208,4 @@ func (o *options) controls(ctx context.Context, list []mutant, results []result)
 		fmt.Printf("without a defect, %s: %d seeds pass, %v\n", test, n, r.took.Round(time.Second))
 	}
 	return bad
-}
-
-// found returns the results of the defects that were found, by name.
-func found(list []mutant, results []result) map[string]record {
-	m := make(map[string]record)
-	for i := range list {
-		if results[i].seed != 0 {
-			m[list[i].name] = record{seed: results[i].seed, sign: brief(results[i].sign)}
-		}
-	}
-	return m
 }

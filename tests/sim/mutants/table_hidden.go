@@ -136,6 +136,16 @@ var tableHidden = []mutant{
 		},
 	},
 	{
+		rule: "16", name: "records of an earlier incarnation in OPEN chunks count", test: faults,
+		hidden: "They are closed before new records are numbered. Where they stay OPEN it is found.",
+		edits: []edit{{"ftl/recovery.go", `
+	if r.inc != rs.d.sb.Inc {
+		return
+	}
+`, `
+`}},
+	},
+	{
 		rule: "20", name: "the clean flag is part of the last checkpoint's superblock", test: crashes,
 		hidden: "Nothing is under way any more at that point, so the checkpoint covers everything when its superblock is written.",
 		edits: []edit{{"ftl/checkpoint.go", `
@@ -161,6 +171,17 @@ var tableHidden = []mutant{
 	d.table.AbortCheckpoint() // pages of an interrupted checkpoint are dirty again
 `, `
 `}},
+	},
+	{
+		rule: "21", name: "a device that stops taking writes leaves its shared memory for the next", test: faults,
+		hidden: "What a device of the simulator holds it still holds after a flush that failed, so a mapping that says so is right. " +
+			"`TestNoShmAfterFailedFlush` (`ftl`) looks at the rule itself.",
+		edits: []edit{{"ftl/background.go", `
+	if d.shm != nil {
+		d.shm.invalidate() // a restart finds out from the devices what is there
+	}
+`, `
+`}, {"ftl/shutdown.go", `d.closeTable(fast && d.health == HealthOK)`, `d.closeTable(fast)`}},
 	},
 	{
 		rule: "-", name: "checksums do not know their LBA", test: rot,

@@ -35,23 +35,6 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "14", name: "IO is accepted before the cleared flag is durable", test: restless,
-		edits: []edit{{"ftl/startup.go", `
-			if err == nil {
-				d.quarantineEmpty(true)
-			}
-			next(d, err)
-		})
-		return
-`, `
-		})
-		d.sb.Clean, d.sb.Inc = false, nsb.Inc
-		d.quarantineEmpty(true)
-		next(d, nil)
-		return
-`}},
-	},
-	{
 		rule: "15", name: "segments found open are closed before recovery's checkpoint", test: restless,
 		edits: []edit{{"ftl/startup.go", `
 		{Name: "begin incarnation", Action: stepIncarnation},
@@ -66,12 +49,22 @@ var tableLife = []mutant{
 		edits: []edit{{"ftl/recovery.go", ` && s.inc == d.sb.Inc && s.lastU`, ` && s.lastU`}},
 	},
 	{
-		rule: "16", name: "records of an earlier incarnation in OPEN chunks count", test: faults,
+		rule: "16", name: "chunks found open stay OPEN, and records of an earlier incarnation in them count", test: restless,
 		edits: []edit{{"ftl/recovery.go", `
 	if r.inc != rs.d.sb.Inc {
 		return
 	}
 `, `
+`}, {"ftl/stream.go", `
+	case closeSummaryFlush:
+		s.closing = closeDescriptor
+`, `
+	case closeSummaryFlush:
+		s.closing = closeDescriptor
+		if s.recovered {
+			closeDescribed(s, nil)
+			return
+		}
 `}},
 	},
 	{
@@ -294,14 +287,5 @@ var tableLife = []mutant{
 		f.ckpt[i] = w
 `},
 		},
-	},
-	{
-		rule: "21", name: "a device that stops taking writes leaves its shared memory for the next", test: faults,
-		edits: []edit{{"ftl/background.go", `
-	if d.shm != nil {
-		d.shm.invalidate() // a restart finds out from the devices what is there
-	}
-`, `
-`}, {"ftl/shutdown.go", `d.closeTable(fast && d.health == HealthOK)`, `d.closeTable(fast)`}},
 	},
 }

@@ -117,7 +117,7 @@ var tableLog = []mutant{
 `}},
 	},
 	{
-		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: restless,
+		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: crashes,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.d.durableU = max(c.d.durableU, c.cu)
 `, `

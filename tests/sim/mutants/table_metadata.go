@@ -117,7 +117,7 @@ var tableMetadata = []mutant{
 	s.entry.Done = openDone
 	d.persistDescriptor(s)
 `, `
-	openDone(s, nil)
+	d.th.Post(func(any) { openDone(s, nil) }, nil)
 `}},
 	},
 	{
