@@ -21,7 +21,7 @@ type endpoint struct {
 func parseEndpoint(s string) (endpoint, error) {
 	network, address, ok := strings.Cut(s, ":")
 	switch {
-	case !ok || address == "":
+	case !ok || address == "" || strings.ContainsRune(address, 0):
 	case network == "unix":
 		// The kernel's limit for sun_path is 108 bytes with the final zero.
 		if len(address) > 107 {

@@ -54,6 +54,7 @@ func (r *reader) number(key string, def, low, high uint64) uint64 {
 	n, err := strconv.ParseUint(v, 10, 64)
 	if err != nil || n < low || n > high {
 		r.fail(key, v, fmt.Sprintf("a number from %d to %d", low, high))
+		return def
 	}
 	return n
 }

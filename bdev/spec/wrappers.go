@@ -154,7 +154,9 @@ func readRule(r *reader) (errinj.Rule, error) {
 				rule.Err = r.errno(a.String(), v, "EIO")
 			}
 		case errinj.Delay:
-			rule.Delay = r.durationOf(a.String(), v)
+			if rule.Delay = r.durationOf(a.String(), v); rule.Delay == 0 {
+				r.fail(a.String(), v, "a time above 0 such as 100us or 5ms")
+			}
 		case errinj.Corrupt:
 			if v != "" {
 				rule.Bits = int(r.number(a.String(), 1, 1, 1<<20))

@@ -67,7 +67,7 @@ var (
 func (s *Superblock) Encode(buf []byte) {
 	assert.That(len(buf) >= Size, "superblock: buffer too small")
 	assert.That(len(s.Name) <= MaxName, "superblock: name too long")
-	assert.That(s.Layout != nil, "superblock: no layout")
+	assert.That(s.Layout != nil || s.State&StateCreating != 0, "superblock: no layout")
 	b := buf[:Size]
 	clear(b)
 	le.PutUint64(b[offMagic:], magic)

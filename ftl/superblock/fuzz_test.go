@@ -16,8 +16,12 @@ func FuzzChoose(f *testing.F) {
 	f.Add([]byte{32, 0, 1}, []byte{32, 0, 1, 16, 0, 9}, true, true, uint64(0), uint64(5), false, uint8(4))
 	good := sample(f)
 	f.Fuzz(func(t *testing.T, inCache, inBase []byte, sealCache, sealBase bool, lessCache, lessBase uint64, leave bool, want uint8) {
-		mk := func(role Role, changes []byte, seal bool, blocks, less uint64) Copy {
-			b := block(good, role, good.Seq)
+		mk := func(creating bool, role Role, changes []byte, seal bool, blocks, less uint64) Copy {
+			sb := *good
+			if creating {
+				sb.State |= StateCreating
+			}
+			b := block(&sb, role, good.Seq)
 			for ; len(changes) >= 3; changes = changes[3:] {
 				b[(int(changes[0])|int(changes[1])<<8)%len(b)] ^= changes[2]
 			}
@@ -27,8 +31,8 @@ func FuzzChoose(f *testing.F) {
 			return Copy{Device: "x", Blocks: blocks - min(less, blocks), Block: b, Overwrite: leave}
 		}
 		l := good.Layout
-		c := mk(RoleCache, inCache, sealCache, l.CacheBlocks, lessCache)
-		m := mk(RoleBase, inBase, sealBase, l.BaseBlocks, lessBase)
+		c := mk(want&2 != 0, RoleCache, inCache, sealCache, l.CacheBlocks, lessCache)
+		m := mk(want&4 != 0, RoleBase, inBase, sealBase, l.BaseBlocks, lessBase)
 		id := uuid.Nil
 		if want&1 != 0 {
 			id = good.UUID
@@ -46,6 +50,9 @@ func FuzzChoose(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, sb, got.SB)
 		require.True(t, id == uuid.Nil || sb.UUID == id)
+		if sb.State&StateCreating != 0 {
+			return // it may have no layout yet
+		}
 		require.True(t, c.Blocks >= sb.Layout.CacheBlocks && m.Blocks >= sb.Layout.BaseBlocks)
 		if !got.RewriteCache && !got.RewriteBase {
 			require.NoError(t, got.CacheErr)

@@ -250,6 +250,9 @@ func FuzzDecode(f *testing.F) {
 		back, err := Decode(again)
 		require.NoError(t, err)
 		back.Version = s.Version
+		if s.State&StateCreating != 0 {
+			s.Layout = nil // it is not written before the FTL is made
+		}
 		require.Equal(t, s, back)
 	})
 }

@@ -98,6 +98,7 @@ func FuzzURI(f *testing.F) {
 		switch g.Network {
 		case "unix":
 			require.NotEmpty(t, g.Address)
+			require.NotContains(t, g.Address, "\x00")
 		case "tcp":
 			host, port, err := net.SplitHostPort(g.Address)
 			require.NoError(t, err)

@@ -30,7 +30,7 @@ func ParseURI(uri string) (Target, error) {
 	switch u.Scheme {
 	case "nbd+unix":
 		t.Network, t.Address = "unix", u.Query().Get("socket")
-		if t.Address == "" {
+		if t.Address == "" || strings.ContainsRune(t.Address, 0) {
 			return Target{}, fmt.Errorf("nbd client: URI %q has no ?socket=PATH: %w", uri, unix.EINVAL)
 		}
 	case "nbd":
@@ -42,6 +42,9 @@ func ParseURI(uri string) (Target, error) {
 			port = DefaultPort
 		}
 		t.Network, t.Address = "tcp", net.JoinHostPort(u.Hostname(), port)
+		if _, _, err := net.SplitHostPort(t.Address); err != nil {
+			return Target{}, fmt.Errorf("nbd client: URI %q names no host: %w: %w", uri, err, unix.EINVAL)
+		}
 	default:
 		return Target{}, fmt.Errorf("nbd client: URI %q: scheme %q is neither nbd nor nbd+unix: %w",
 			uri, u.Scheme, unix.EINVAL)
