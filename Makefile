@@ -107,7 +107,7 @@ run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the com
 	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)
 
 CIPARTS     ?= build vet lint lint-selftest test race sim-ci fuzz e2e
-CIFUZZTIME  ?= 5s
+CIFUZZTIME  ?= 3s
 CISEEDS     ?= 200
 CISEED      ?= 5000
 

@@ -81,6 +81,9 @@ func (h *Host) Holding() Holding {
 	return o
 }
 
+// Mapped is the memory of all buffers in bytes, with those that are not in use.
+func (h *Host) Mapped() int { return (h.data.mapped + h.input.mapped) * slabSize }
+
 // lane is one export on its thread.
 type lane struct {
 	x    *export

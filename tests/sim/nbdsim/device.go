@@ -281,6 +281,11 @@ func (d *device) Idle() bool {
 	return d.links == len(d.clients) && d.srv.host.Holding() == nbd.Holding{Sessions: d.links} && d.Device.Idle()
 }
 
+// Rested looks at the FTL, without the server's buffers.
+func (d *device) Rested(buffers int64) error {
+	return d.Device.Rested(buffers - int64(d.srv.host.Mapped()))
+}
+
 // Stop drains the server, lets go of the device, and stops the FTL.
 func (d *device) Stop(fast bool, done func(err error)) {
 	d.stopping = true
