@@ -63,22 +63,41 @@ func (v *dev) open(d *Device, name string) error {
 // checkDevices refuses devices that cannot carry an FTL.
 func (d *Device) checkDevices() error {
 	for _, v := range d.devices() {
-		i := v.info
+		if v.info.ReadOnly && !d.cfg.ReadOnly {
+			return fmt.Errorf("%s device %s is read-only; use the read-only mode or make it writable: %w", v.kind, v.info.Name, unix.EROFS)
+		}
+	}
+	return CheckDevices(d.cache.info, d.base.info)
+}
+
+// CheckDevices refuses devices that cannot carry an FTL. cache is that of the
+// metadata where there is no other, and nil when there is neither.
+func CheckDevices(cache, base *bdev.Info) error {
+	meta := cache
+	if cache == nil {
+		meta = base
+	}
+	for _, i := range []*bdev.Info{cache, base} {
+		if i == nil {
+			continue
+		}
+		kind := devBase
+		if i == cache {
+			kind = devCache
+		}
 		switch {
 		case i.BlockSize != blockSize:
-			return fmt.Errorf("%s device %s has blocks of %d bytes, 4096 are needed: %w", v.kind, i.Name, i.BlockSize, unix.EINVAL)
-		case i.Zoned && v.kind == devCache:
-			return fmt.Errorf("%s device %s is zoned, it has to be a conventional one: %w", v.kind, i.Name, unix.ENOTSUP)
+			return fmt.Errorf("%s device %s has blocks of %d bytes, 4096 are needed: %w", kind, i.Name, i.BlockSize, unix.EINVAL)
+		case i.Zoned && i == cache:
+			return fmt.Errorf("%s device %s is zoned, it has to be a conventional one: %w", kind, i.Name, unix.ENOTSUP)
 		case i.WriteUnit > 1 && !i.Zoned:
-			return fmt.Errorf("%s device %s has a write unit of %d blocks, this version needs 1: %w", v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
-		case i.WriteUnit > 1 && d.meta == v:
+			return fmt.Errorf("%s device %s has a write unit of %d blocks, this version needs 1: %w", kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i.WriteUnit > 1 && i == meta:
 			return fmt.Errorf("%s device %s has a write unit of %d blocks, metadata needs 1; name a small device for the metadata: %w",
-				v.kind, i.Name, i.WriteUnit, unix.ENOTSUP)
-		case i.ReadOnly && !d.cfg.ReadOnly:
-			return fmt.Errorf("%s device %s is read-only; use the read-only mode or make it writable: %w", v.kind, i.Name, unix.EROFS)
-		case v.kind == devCache && i.MDSize != 0 && i.MDSize < record.VSSSize:
-			return fmt.Errorf("cache device %s has %d bytes of metadata a block: 0 or at least %d are needed: %w",
-				i.Name, i.MDSize, record.VSSSize, unix.EINVAL)
+				kind, i.Name, i.WriteUnit, unix.ENOTSUP)
+		case i == cache && i.MDSize != 0 && i.MDSize < record.VSSSize:
+			return fmt.Errorf("%s device %s has %d bytes of metadata a block: 0 or at least %d are needed: %w",
+				kind, i.Name, i.MDSize, record.VSSSize, unix.EINVAL)
 		}
 	}
 	return nil

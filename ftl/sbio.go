@@ -1,6 +1,8 @@
 package ftl
 
 import (
+	"errors"
+
 	"goftl/bdev"
 	"goftl/ftl/layout"
 	"goftl/ftl/superblock"
@@ -183,10 +185,14 @@ func sbRead(x *devIO, err error) {
 
 // chooseSuperblock takes the newer whole copy of the two that were read.
 func (d *Device) chooseSuperblock() (*superblock.Choice, error) {
-	return superblock.Choose(
+	c, err := superblock.Choose(
 		superblock.Copy{Device: d.meta.name(), Blocks: d.meta.info.Blocks, Block: d.sbw.buf, Err: d.sbErrs[0]},
 		superblock.Copy{Device: d.base.name(), Blocks: d.base.info.Blocks, Block: d.sbw.buf2, Err: d.sbErrs[1]},
 		d.cfg.UUID)
+	if d.meta == &d.base && errors.Is(err, superblock.ErrSwapped) {
+		return nil, d.lacksCache()
+	}
+	return c, err
 }
 
 // resyncSuperblock rewrites the copy that was unreadable or older, before any

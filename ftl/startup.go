@@ -275,13 +275,17 @@ func (d *Device) checkRoles() error {
 	case l.CacheBlocks == 0 && d.cfg.Cache != "":
 		return fmt.Errorf("the FTL on %s was made without a cache; %s does not belong to it: %w", d.base.name(), d.cache.name(), unix.EINVAL)
 	case l.CacheBlocks != 0 && d.cfg.Cache == "":
-		return fmt.Errorf("the FTL on %s has a cache device too; name it: %w", d.base.name(), unix.EINVAL)
+		return d.lacksCache()
 	}
 	d.logDev = &d.cache
 	if l.NoCache {
 		d.logDev = &d.base
 	}
 	return nil
+}
+
+func (d *Device) lacksCache() error {
+	return fmt.Errorf("the FTL on %s has a cache device too; name it: %w", d.base.name(), unix.EINVAL)
 }
 
 func with(yes bool) string {

@@ -117,11 +117,11 @@ func New(cfg Config) (*Base, error) {
 	}
 	b := &Base{cfg: cfg, info: i, ch: cfg.Channel, units: cfg.Units, zones: make([]zone, i.Blocks/i.ZoneBlocks)}
 	for _, op := range []bdev.Op{bdev.OpZoneInfo, bdev.OpZoneReset} {
-		if !i.Ops.Has(op) {
+		if !i.Ops.Has(op) && (op == bdev.OpZoneInfo || !i.ReadOnly) {
 			return nil, fmt.Errorf("zoned device %s cannot do %s: %w", i.Name, op, unix.ENOTSUP)
 		}
 	}
-	if cfg.Append && !i.Ops.Has(bdev.OpZoneAppend) {
+	if cfg.Append && !i.Ops.Has(bdev.OpZoneAppend) && !i.ReadOnly {
 		return nil, fmt.Errorf("zoned device %s cannot append to zones; write them sequentially: %w", i.Name, unix.ENOTSUP)
 	}
 	return b, nil

@@ -54,10 +54,19 @@ func sameFiles(t *testing.T, a, b string) {
 }
 
 func TestNBDCopy(t *testing.T) {
+	for _, k := range []kind{plain, others[0], others[4]} {
+		t.Run(k.slug(), func(t *testing.T) {
+			k.only(t)
+			testNBDCopy(t, k)
+		})
+	}
+}
+
+func testNBDCopy(t *testing.T, k kind) {
 	need(t, "nbdcopy", "nbdinfo")
 	dir := shortDir(t)
 	src, back := image(t, dir), filepath.Join(dir, "back.img")
-	s := serve(t, "256MiB")
+	s := k.serve(t, "256MiB")
 	info := run(t, "nbdinfo", "--json", s.uri())
 	require.Contains(t, info, `"export-size": 268435456`)
 	run(t, "nbdcopy", "--flush", src, s.uri())

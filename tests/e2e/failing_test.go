@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"errors"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,16 +19,6 @@ func behind(dir, cache, base string) []string {
 	args := small(dir)
 	args[1], args[3] = cache+args[1], base+args[3]
 	return args
-}
-
-// unwrapped makes the server's next start one on the plain files.
-func (s *server) unwrapped() *server {
-	for i, a := range s.args {
-		if at := strings.Index(a, "file:"); at > 0 {
-			s.args[i] = a[at:]
-		}
-	}
-	return s
 }
 
 // TestFailingWrites lets some writes of the devices fail: clients do not notice, since the log goes elsewhere.

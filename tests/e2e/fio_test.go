@@ -62,6 +62,27 @@ func TestFioVerify(t *testing.T) {
 	require.NotContains(t, s.output(), "panic")
 }
 
+// TestFioKinds is the same for the other types of device, shorter.
+func TestFioKinds(t *testing.T) {
+	needOurs(t)
+	needFio(t)
+	for _, k := range others {
+		t.Run(k.slug(), func(t *testing.T) {
+			t.Parallel()
+			dir := shortDir(t)
+			s := serveIn(t, dir, smallSize, k.small(dir, "")...)
+			run(t, "fio", fioArgs(s, "random", "--rw=randwrite", "--bs=4k", "--size=64m", "--iodepth=32", "--verify=crc32c",
+				"--do_verify=1", "--verify_backlog=1024")...)
+			run(t, "fio", fioArgs(s, "sequential", "--rw=write", "--bs=128k", "--size=128m", "--iodepth=8", "--verify=crc32c",
+				"--do_verify=1", "--verify_backlog=256")...)
+			run(t, "fio", fioArgs(s, "mixed", "--rw=randwrite", "--bsrange=512-128k", "--blockalign=512", "--size=32m", "--io_size=32m",
+				"--iodepth=16", "--fsync=32", "--verify=xxhash", "--do_verify=1", "--verify_backlog=512")...)
+			s.stop()
+			s.check()
+		})
+	}
+}
+
 // TestFioVSS runs fio on a device in memory whose cache has metadata for each block, so that records need no header.
 func TestFioVSS(t *testing.T) {
 	needOurs(t)

@@ -18,31 +18,50 @@ import (
 
 const fillBytes = 256 << 20 // real files copied into each file system
 
-func TestExt4(t *testing.T) {
-	testFilesystem(t, "ext4", []string{"mkfs.ext4", "-q", "-F"}, func(dev string) {
-		run(t, "e2fsck", "-f", "-n", dev)
-	})
+// filesystem is a kind of file system, with the commands that make and verify it.
+type filesystem struct {
+	name       string
+	mkfs, fsck []string
 }
 
-func TestXFS(t *testing.T) {
-	testFilesystem(t, "xfs", []string{"mkfs.xfs", "-q", "-f"}, func(dev string) {
-		run(t, "xfs_repair", "-n", dev)
-	})
+var (
+	ext4 = filesystem{"ext4", []string{"mkfs.ext4", "-q", "-F"}, []string{"e2fsck", "-f", "-n"}}
+	xfs  = filesystem{"xfs", []string{"mkfs.xfs", "-q", "-f"}, []string{"xfs_repair", "-n"}}
+)
+
+func (f filesystem) make(t *testing.T, dev string) {
+	run(t, f.mkfs[0], append(f.mkfs[1:len(f.mkfs):len(f.mkfs)], dev)...)
+}
+
+func (f filesystem) check(t *testing.T, dev string) {
+	run(t, f.fsck[0], append(f.fsck[1:len(f.fsck):len(f.fsck)], dev)...)
+}
+
+func TestExt4(t *testing.T) { testFilesystem(t, plain, ext4, "1GiB", fillBytes) }
+
+func TestXFS(t *testing.T) { testFilesystem(t, plain, xfs, "1GiB", fillBytes) }
+
+// TestFilesystemKinds has a file system on every other type of device, smaller.
+func TestFilesystemKinds(t *testing.T) {
+	needOurs(t)
+	for i, k := range others {
+		t.Run(k.slug(), func(t *testing.T) { testFilesystem(t, k, []filesystem{ext4, xfs}[i%2], "384MiB", fillBytes/4) })
+	}
 }
 
 // testFilesystem makes a file system on the export, fills it with real files, and finds all of them again after a
 // remount, a file system check and a restart of the server; half of them are then replaced and checked once more.
-func testFilesystem(t *testing.T, kind string, mkfs []string, fsck func(dev string)) {
+func testFilesystem(t *testing.T, k kind, f filesystem, size string, bytes int64) {
 	needMounts(t)
-	need(t, mkfs[0])
-	s := serve(t, "1GiB")
+	need(t, f.mkfs[0])
+	s := k.serve(t, size)
 	m := attach(t, s)
-	run(t, mkfs[0], append(mkfs[1:], m.loop)...)
-	m.mount(kind)
-	sums := fill(t, m.at, fillBytes)
+	f.make(t, m.loop)
+	m.mount(f.name)
+	sums := fill(t, m.at, bytes)
 	m.unmount()
-	fsck(m.loop)
-	m.mount(kind)
+	f.check(t, m.loop)
+	m.mount(f.name)
 	compare(t, m.at, sums)
 	replaced := replaceHalf(t, m.at, sums)
 	m.unmount()
@@ -50,10 +69,13 @@ func testFilesystem(t *testing.T, kind string, mkfs []string, fsck func(dev stri
 	s.stop()
 	s.check()
 
+	if !peer() {
+		s.bare() // --dir says it all
+	}
 	s = s.again()
 	m = attach(t, s)
-	fsck(m.loop)
-	m.mount(kind)
+	f.check(t, m.loop)
+	m.mount(f.name)
 	compare(t, m.at, replaced)
 	m.unmount()
 	m.detach()
@@ -63,22 +85,19 @@ func testFilesystem(t *testing.T, kind string, mkfs []string, fsck func(dev stri
 // TestFilesystemKill kills the server while files are being copied to a mounted file system. What was synced before is
 // there afterwards, and the file system is whole once its journal was replayed.
 func TestFilesystemKill(t *testing.T) {
-	for _, k := range []struct {
-		kind string
-		mkfs []string
-		fsck []string
-	}{
-		{"ext4", []string{"mkfs.ext4", "-q", "-F"}, []string{"e2fsck", "-f", "-n"}},
-		{"xfs", []string{"mkfs.xfs", "-q", "-f"}, []string{"xfs_repair", "-n"}},
-	} {
-		t.Run(k.kind, func(t *testing.T) {
+	for _, c := range []struct {
+		k kind
+		f filesystem
+	}{{plain, ext4}, {plain, xfs}, {others[1], ext4}, {others[3], xfs}} {
+		k, f := c.k, c.f
+		t.Run(f.name+" "+k.slug(), func(t *testing.T) {
 			needMounts(t)
 			needOurs(t)
-			need(t, k.mkfs[0])
-			s := serve(t, "512MiB")
+			need(t, f.mkfs[0])
+			s := k.serve(t, "512MiB")
 			m := attach(t, s)
-			run(t, k.mkfs[0], append(k.mkfs[1:], m.loop)...)
-			m.mount(k.kind)
+			f.make(t, m.loop)
+			m.mount(f.name)
 			sums := fill(t, m.at, 48<<20)
 			run(t, "sync", "-f", m.at)
 			copied := make(chan int)
@@ -90,10 +109,10 @@ func TestFilesystemKill(t *testing.T) {
 
 			s = s.again()
 			m = attach(t, s)
-			m.mount(k.kind)
+			m.mount(f.name)
 			compare(t, m.at, sums)
 			m.unmount()
-			run(t, k.fsck[0], append(k.fsck[1:], m.loop)...)
+			f.check(t, m.loop)
 			m.detach()
 			s.stop()
 			s.check()

@@ -338,17 +338,6 @@ func (s *server) check() {
 	run(s.t, filepath.Join(bin, "ftlnbd"), append([]string{"check", "--dir", s.dir}, s.specs()...)...)
 }
 
-// specs are the arguments of the server that name its devices.
-func (s *server) specs() []string {
-	var list []string
-	for i := 0; i+1 < len(s.args); i++ {
-		if s.args[i] == "--cache" || s.args[i] == "--base" {
-			list = append(list, s.args[i], s.args[i+1])
-		}
-	}
-	return list
-}
-
 // dial connects to the server.
 func (s *server) dial(depth int) *client.Conn {
 	s.t.Helper()

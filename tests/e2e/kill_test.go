@@ -25,33 +25,39 @@ const (
 )
 
 // small are the arguments for a device so small that compaction and relocation are always at work.
-func small(dir string, more ...string) []string {
-	return append([]string{
-		"--cache", "file:" + dir + "/cache.img,size=" + smallCache, "--base", "file:" + dir + "/base.img,size=" + smallBase,
-	}, more...)
-}
+func small(dir string, more ...string) []string { return plain.small(dir, "", more...) }
 
 // TestKill kills the server in the middle of fio on one half of the device and of random writes with flushes on the
 // other, 20 times in a row on the same device; after each restart everything that was acknowledged is there, and the
-// device is consistent. Once with the mapping kept in shared memory, which a restart takes over, and once without.
+// device is consistent. Once with the mapping kept in shared memory, which a restart takes over, and once without. The
+// other types of device go through it less often.
 func TestKill(t *testing.T) {
 	needFio(t)
-	for _, shm := range []string{"auto", "off"} {
-		t.Run("shm "+shm, func(t *testing.T) {
-			t.Parallel()
-			testKill(t, shm)
-		})
+	for i, k := range kinds() {
+		for _, shm := range []string{"auto", "off"} {
+			rounds := kills(t)
+			if k.name != plain.name {
+				if rounds = max(rounds*3/10, 1); (i%2 == 0) != (shm == "off") {
+					continue
+				}
+			}
+			t.Run(k.slug()+" shm "+shm, func(t *testing.T) {
+				k.only(t)
+				t.Parallel()
+				testKill(t, k, shm, rounds)
+			})
+		}
 	}
 }
 
-func testKill(t *testing.T, shm string) {
+func testKill(t *testing.T, k kind, shm string, rounds int) {
 	seed := seedOf(t)
 	r := rand.New(rand.NewPCG(seed, 1))
 	dir := shortDir(t)
-	s := serveIn(t, dir, smallSize, small(dir, "--shm", shm)...)
+	s := serveIn(t, dir, smallSize, k.small(dir, "", "--shm", shm)...)
 	half := uint64(smallBytes / 2 / model.BlockSize)
 	w := newWriter(t, seed, half, half)
-	rounds, kept := kills(t), 0
+	kept := 0
 	for round := range rounds {
 		fio := startFio(t, s, r.IntN(2) == 0)
 		c := s.dial(64)
@@ -62,8 +68,7 @@ func testKill(t *testing.T, shm string) {
 		<-s.end
 		fio()
 		c.Close()
-		checked := round%5 == 4
-		if checked {
+		if round%5 == 4 {
 			s.check()
 		}
 		begin := time.Now()
@@ -154,19 +159,32 @@ func readAll(t *testing.T, c *client.Conn, bytes int64) {
 // TestKillWhileStarting kills the server again and again before it is ready.
 func TestKillWhileStarting(t *testing.T) {
 	needOurs(t)
+	for _, k := range kinds() {
+		t.Run(k.slug(), func(t *testing.T) {
+			t.Parallel()
+			testKillWhileStarting(t, k)
+		})
+	}
+}
+
+func testKillWhileStarting(t *testing.T, k kind) {
 	r := rand.New(rand.NewPCG(seedOf(t), 1))
 	dir := shortDir(t)
-	s := serveIn(t, dir, smallSize, small(dir)...)
+	s := serveIn(t, dir, smallSize, k.small(dir, "")...)
 	w := newWriter(t, r.Uint64(), 0, smallBytes/model.BlockSize)
+	ops, rounds := 20_000, 10
+	if k.name != plain.name {
+		ops, rounds = 5000, 5
+	}
 	c := s.dial(32)
-	w.run(c, 32, 20_000)
+	w.run(c, 32, ops)
 	s.kill()
-	for range 10 {
-		s = launch(t, dir, smallSize, small(dir)...)
+	for range rounds {
+		s = launch(t, dir, smallSize, k.small(dir, "")...)
 		time.Sleep(time.Duration(r.IntN(80)) * time.Millisecond)
 		s.kill()
 	}
-	s = serveIn(t, dir, smallSize, small(dir)...)
+	s = serveIn(t, dir, smallSize, k.small(dir, "")...)
 	c = s.dial(8)
 	w.verify(c)
 	c.Close()
@@ -178,10 +196,23 @@ func TestKillWhileStarting(t *testing.T) {
 // finds it made.
 func TestKillWhileCreating(t *testing.T) {
 	needOurs(t)
-	for wait := time.Duration(0); wait < 400*time.Millisecond; wait += 20 * time.Millisecond {
+	for _, k := range kinds() {
+		every := 20 * time.Millisecond
+		if k.name != plain.name {
+			every = 60 * time.Millisecond
+		}
+		t.Run(k.slug(), func(t *testing.T) {
+			t.Parallel()
+			testKillWhileCreating(t, k, every)
+		})
+	}
+}
+
+func testKillWhileCreating(t *testing.T, k kind, every time.Duration) {
+	for wait := time.Duration(0); wait < 400*time.Millisecond; wait += every {
 		dir := shortDir(t)
 		// Devices that take their time, so that the stages are far apart.
-		s := launch(t, dir, smallSize, behind(dir, "delay:10ms:", "delay:10ms:")...)
+		s := launch(t, dir, smallSize, k.small(dir, "delay:10ms:")...)
 		time.Sleep(wait)
 		s.kill()
 		how := s.output()
@@ -201,9 +232,19 @@ func TestKillWhileCreating(t *testing.T) {
 // TestOverwrite fills the device and writes five times its size over it, so that compaction and relocation run through
 // all of it while every block is valid.
 func TestOverwrite(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.slug(), func(t *testing.T) {
+			k.only(t)
+			t.Parallel()
+			testOverwrite(t, k)
+		})
+	}
+}
+
+func testOverwrite(t *testing.T, k kind) {
 	const size, bytes = "160MiB", 160 << 20
 	dir := shortDir(t)
-	s := serveIn(t, dir, size, small(dir)...)
+	s := serveIn(t, dir, size, k.small(dir, "")...)
 	w := newWriter(t, seedOf(t), 0, bytes/model.BlockSize)
 	w.maxLen, w.trim, w.read = 32, 0, 50
 	c := s.dial(64)

@@ -110,23 +110,9 @@ func TestStop(t *testing.T) {
 			require.True(t, inspect(t, s.dir).Clean)
 		})
 	}
-	t.Run("with a busy client", func(t *testing.T) {
-		dir := shortDir(t)
-		s := serveIn(t, dir, smallSize, small(dir)...)
-		w := newWriter(t, seedOf(t), 0, smallBytes/model.BlockSize)
-		c := s.dial(64)
-		fuse := time.AfterFunc(500*time.Millisecond, func() { _ = s.cmd.Process.Signal(unix.SIGTERM) })
-		defer fuse.Stop()
-		_, gone := w.run(c, 64, 1<<30)
-		require.True(t, gone)
-		s.wait(stopLimit)
-		require.NoError(t, s.err, s.output())
-		s.check()
-		s = s.again()
-		require.Contains(t, lastReady(s.output()), "redone=0")
-		w.verify(s.dial(8))
-		s.stop()
-	})
+	for _, k := range kinds() {
+		t.Run("with a busy client, "+k.slug(), func(t *testing.T) { testStopBusy(t, k) })
+	}
 	t.Run("twice", func(t *testing.T) {
 		dir := shortDir(t)
 		s := serveIn(t, dir, smallSize, small(dir)...)
@@ -164,14 +150,41 @@ func TestStop(t *testing.T) {
 	})
 }
 
+func testStopBusy(t *testing.T, k kind) {
+	dir := shortDir(t)
+	s := serveIn(t, dir, smallSize, k.small(dir, "")...)
+	w := newWriter(t, seedOf(t), 0, smallBytes/model.BlockSize)
+	c := s.dial(64)
+	fuse := time.AfterFunc(500*time.Millisecond, func() { _ = s.cmd.Process.Signal(unix.SIGTERM) })
+	defer fuse.Stop()
+	_, gone := w.run(c, 64, 1<<30)
+	require.True(t, gone)
+	s.wait(stopLimit)
+	require.NoError(t, s.err, s.output())
+	s.check()
+	s = s.again()
+	require.Contains(t, lastReady(s.output()), "redone=0")
+	w.verify(s.dial(8))
+	s.stop()
+}
+
 // TestFastStop stops without a checkpoint; the next start takes the mapping from shared memory or from the log.
 func TestFastStop(t *testing.T) {
 	needOurs(t)
+	for _, k := range kinds() {
+		t.Run(k.slug(), func(t *testing.T) {
+			t.Parallel()
+			testFastStop(t, k)
+		})
+	}
+}
+
+func testFastStop(t *testing.T, k kind) {
 	for _, shm := range []string{"auto", "off"} {
 		dir := shortDir(t)
-		s := serveIn(t, dir, smallSize, small(dir, "--shm", shm, "--fast-stop")...)
+		s := serveIn(t, dir, smallSize, k.small(dir, "", "--shm", shm, "--fast-stop")...)
 		w := newWriter(t, seedOf(t), 0, smallBytes/model.BlockSize)
-		for range 3 {
+		for range 2 {
 			c := s.dial(64)
 			_, gone := w.run(c, 64, 2000)
 			require.False(t, gone)

@@ -66,6 +66,8 @@ func TestI2Refused(t *testing.T) {
 		{[]string{"--zones=16MiB,units=4,open=7"}, exitFailed, "use fewer parallel units"},
 		{[]string{"--zones=16MiB,units=4", "--zone-units=65"}, exitFailed, "it must be 1 to 64"},
 		{[]string{"--zones=16MiB,unit=5000"}, exitFailed, "unit"},
+		{[]string{"--no-cache", "--zones=16MiB,conv=3,unit=16KiB"}, exitFailed, "metadata needs 1; name a small device"},
+		{[]string{"--cache=zone:16MiB:malloc:1GiB", "--base=malloc:4GiB"}, exitFailed, "conventional one"},
 		{[]string{"--zones=5000"}, exitFailed, "size of a zone"},
 		{[]string{"--no-cache", "--base=zone:64MiB,units=4,conv=1:null:1GiB"}, exitFailed, "12 are needed"},
 		{[]string{"--no-cache", "--base=zone:16MiB,conv=1:file:/nowhere/x,size=1GiB"}, exitFailed, "write zone:16MiB,conv=1,persist:file:/nowhere/x,size=1GiB"},

@@ -57,7 +57,10 @@ func planOf(specs Specs, o *Options) (*Planned, error) {
 			p.Cache = found[0]
 			params.CacheBlocks, params.CacheMD = p.Cache.Blocks, p.Cache.MDSize
 		}
-		var err error
+		err := checkFound(&p.Cache, &p.Base, specs.Cache != "")
+		if err != nil {
+			return err
+		}
 		if p.Layout, err = layout.Compute(params); err != nil {
 			return adviseMetadata(err, specs)
 		}
@@ -67,6 +70,13 @@ func planOf(specs Specs, o *Options) (*Planned, error) {
 		return nil
 	})
 	return p, err
+}
+
+func checkFound(cache, base *Found, two bool) error {
+	if !two {
+		return ftl.CheckDevices(nil, &base.Info)
+	}
+	return ftl.CheckDevices(&cache.Info, &base.Info)
 }
 
 // adviseMetadata says how a zoned base gets a place for its metadata.
