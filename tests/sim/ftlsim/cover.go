@@ -93,7 +93,7 @@ func States() []State {
 		{"record rehomed", in("faults", 100)},
 		{"record voided", in("faults gone", 400)},
 		{"void record found", in("faults", 1500)},
-		{"filled twice", everywhere(100)},
+		{"filled twice", in("plain faults rot stray", 100)},
 		{"writes after the faults", in("faults", 100)},
 		{"starts failed by faults", in("faults", 300)},
 		{"slow read path", everywhere(100)},

@@ -42,6 +42,9 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	if kind.Draw != nil {
 		kind.Draw(r, p)
 	}
+	if p.Geometry.Zones.Blocks > 0 {
+		p.Lives[len(p.Lives)-1].Fill = false // zones that were lost may have taken the room for it
+	}
 	return p
 }
 
