@@ -270,14 +270,25 @@ func (f *flags) target(set *pflag.FlagSet, c *run.Config) error {
 }
 
 func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
-	if f.cache == "" || f.base == "" {
-		return usageError("an FTL needs both --cache SPEC and --base SPEC")
+	cache := f.cache
+	switch {
+	case f.noCache && f.cache != "":
+		return usageError("--no-cache and --cache: a device that only holds metadata is named by --metadata")
+	case f.metadata != "" && !f.noCache:
+		return usageError("--metadata goes with --no-cache")
+	case f.noCache:
+		cache = f.metadata
+	case f.cache == "":
+		return usageError("an FTL needs both --cache SPEC and --base SPEC, or --no-cache")
+	}
+	if f.base == "" {
+		return usageError("an FTL needs a base: --base SPEC")
 	}
 	if f.spare >= 100 {
 		return usageError("--ftl-spare=%d: it must be 0 to 99", f.spare)
 	}
 	o := target.FTLOptions{
-		Cache: f.cache, Base: f.base, SparePct: f.spare, ShmDir: f.shmDir, Keep: f.keep, Force: f.force,
+		Cache: cache, Base: f.base, SparePct: f.spare, ShmDir: f.shmDir, Keep: f.keep, Force: f.force,
 		FastStop: f.fast, NoVerify: f.noChecksumVerify, Apart: f.apart, Crash: f.crashAfter != "",
 		OnHealth: func(h ftl.Health, err error) {
 			_, _ = fmt.Fprintf(os.Stderr, "ftlperf: the FTL is %v: %v\n", h, err) // nobody else to tell
@@ -287,6 +298,10 @@ func (f *flags) ftlTarget(c *run.Config, p target.Placement) error {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	if err := f.buffer(c, &o); err != nil {
+		return err
+	}
+	o.Config.NoCache = f.noCache
+	if err := f.tune.Apply(&o.Config); err != nil {
 		return err
 	}
 	if f.ftlSize != "" {

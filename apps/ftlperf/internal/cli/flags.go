@@ -5,6 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"goftl/apps/internal/tune"
 )
 
 // flags is the command line as typed.
@@ -13,6 +15,9 @@ type flags struct {
 	connections              int
 	ftlSize, shmDir          string
 	spare                    uint32
+	noCache                  bool
+	metadata                 string
+	tune                     tune.Flags
 	keep, force, fast, apart bool
 	noChecksumVerify         bool
 	volatileCache            bool
@@ -47,6 +52,7 @@ func (f *flags) register(cmd *cobra.Command) {
 	f.registerTarget(s)
 	f.registerWorkload(s)
 	f.registerOutput(s)
+	f.tune.Register(s)
 	for _, same := range []string{"thread", "direct", "ioengine", "unified_rw_reporting", "refill_buffers", "randrepeat"} {
 		var ignored string
 		s.StringVar(&ignored, same, "", "")
@@ -77,6 +83,8 @@ func (f *flags) registerTarget(s *pflag.FlagSet) {
 	s.StringVar(&f.bdev, "bdev", "", "run on this block device `SPEC`; see \"ftlperf help specs\"")
 	s.StringVar(&f.cache, "cache", "", "run on an FTL with this NV cache `SPEC`; needs --base")
 	s.StringVar(&f.base, "base", "", "run on an FTL with this base device `SPEC`")
+	s.BoolVar(&f.noCache, "no-cache", false, "FTL: without a cache; metadata lies on the base, or in its conventional zones")
+	s.StringVar(&f.metadata, "metadata", "", "FTL: with --no-cache, a device `SPEC` for the metadata")
 	s.StringVar(&f.nbd, "nbd", "", "run on an NBD export: `URI` like nbd+unix:///ftl0?socket=/run/nbd.sock or nbd://host/export")
 	s.IntVar(&f.connections, "connections", 1, "NBD connections, each with --iodepth requests in flight")
 	s.StringVar(&f.ftlSize, "ftl-size", "", "FTL: `SIZE` that its users see (default: all that the base device allows)")

@@ -6,6 +6,7 @@ many complete a second and how long they take. Its options are fio's where fio h
 What to run on, exactly one of:
   SPEC or --bdev SPEC          any block device ("ftlperf help specs")
   --cache SPEC --base SPEC     an FTL made of the two; reports write amplification by source
+  --no-cache --base SPEC       an FTL without a cache; --metadata SPEC if its base is zoned throughout
   --nbd URI --connections N    an NBD export, through a lean client that batches its requests
 
 When neither --size, --io_size, --number_ios nor --runtime ends a run, it ends after one
@@ -41,6 +42,9 @@ const examples = `  # What the framework costs: 4 KiB writes to a device that do
 
   # Drop that FTL after 5 seconds without a shutdown, recover, and check every acknowledged block
   ftlperf --cache malloc:1GiB --base malloc:8GiB --rw=randwrite --iodepth=128 --verify --crash-after=5s
+
+  # An FTL on zones and nothing else: one zone of each of 4 units makes a band, written by append
+  ftlperf --no-cache --base zone:64MiB,units=4,conv=2:malloc:8GiB --zone-append --rw=write --bs=128k --iodepth=8
 
   # An NBD server, four connections with 32 requests in flight each
   ftlperf --nbd 'nbd+unix:///ftl0?socket=/run/nbd.sock' --connections=4 --rw=randread --iodepth=32 --runtime=5 --time_based

@@ -21,8 +21,9 @@ import (
 
 // FTLOptions say which FTL to run on.
 type FTLOptions struct {
-	Cache, Base string // specs
-	SizeBytes   uint64 // 0: as much as the base allows
+	Cache, Base string     // specs; Cache may be empty with Config.NoCache, or hold metadata only
+	Config      ftl.Config // how it is tuned, and NoCache
+	SizeBytes   uint64     // 0: as much as the base allows
 	SparePct    uint32
 	ShmDir      string
 	Keep        bool // load what is there; create only on blank devices
@@ -44,7 +45,7 @@ type FTLTarget struct {
 	o       FTLOptions
 	core    *thread.Thread
 	lanes   []*thread.Thread
-	names   [2]string // of the devices below: cache, base
+	names   [2]string // of the devices below: cache ("" if there is none), base
 	outlets [2]*outlet
 	plugs   []*plug
 	dev     *ftl.Device
@@ -84,8 +85,11 @@ func (f *FTLTarget) open(prefault bool) error {
 	if err := f.on(f.core, f.makeDevices); err != nil {
 		return err
 	}
-	if prefault {
-		if err := errors.Join(f.touch(f.names[0], f.core), f.touch(f.names[1], f.core)); err != nil {
+	for _, name := range f.names {
+		if !prefault || name == "" {
+			continue
+		}
+		if err := f.touch(name, f.core); err != nil {
 			return err
 		}
 	}
@@ -101,6 +105,9 @@ func (f *FTLTarget) open(prefault bool) error {
 func (f *FTLTarget) makeDevices() error {
 	for i, text := range []string{f.o.Cache, f.o.Base} {
 		role := [2]string{"cache", "base"}[i]
+		if text == "" {
+			continue
+		}
 		b, err := spec.Create(f.manager, f.core, text, spec.Options{Create: true, Name: role})
 		if err != nil {
 			return fmt.Errorf("--%s: %w", role, err)
@@ -113,6 +120,9 @@ func (f *FTLTarget) makeDevices() error {
 // makeOutlets runs on the core thread.
 func (f *FTLTarget) makeOutlets() (err error) {
 	for i, name := range f.names {
+		if name == "" {
+			continue
+		}
 		if f.outlets[i], err = newOutlet(f.manager, name, f.core); err != nil {
 			return err
 		}
@@ -139,12 +149,12 @@ func (f *FTLTarget) startOver(create bool) error {
 }
 
 func (f *FTLTarget) start(create bool) error {
-	cfg := &ftl.Config{
-		Name: "ftlperf", System: f.system, Thread: f.core, Manager: f.manager, Cache: f.names[0], Base: f.names[1],
-		Create: create, Force: f.o.Force, SizeBytes: f.o.SizeBytes, SparePct: f.o.SparePct, ShmDir: f.o.ShmDir,
-		VolatileWriteCache: f.o.Buffered, WriteBufferBytes: f.o.BufferBytes,
-		NoVerify: f.o.NoVerify, Logger: f.o.Logger, CreatedNs: time.Now().UnixNano(), OnHealth: f.o.OnHealth,
-	}
+	c := f.o.Config
+	cfg := &c
+	cfg.Name, cfg.System, cfg.Thread, cfg.Manager, cfg.Cache, cfg.Base = "ftlperf", f.system, f.core, f.manager, f.names[0], f.names[1]
+	cfg.Create, cfg.Force, cfg.SizeBytes, cfg.SparePct, cfg.ShmDir = create, f.o.Force, f.o.SizeBytes, f.o.SparePct, f.o.ShmDir
+	cfg.VolatileWriteCache, cfg.WriteBufferBytes, cfg.NoVerify = f.o.Buffered, f.o.BufferBytes, f.o.NoVerify
+	cfg.Logger, cfg.CreatedNs, cfg.OnHealth = f.o.Logger, time.Now().UnixNano(), f.o.OnHealth
 	if create {
 		cfg.UUID = uuid.New()
 	}
@@ -168,6 +178,9 @@ func (f *FTLTarget) start(create bool) error {
 func (f *FTLTarget) plugIn(cfg *ftl.Config) error {
 	f.plugs = f.plugs[:0]
 	for i, name := range []*string{&cfg.Cache, &cfg.Base} {
+		if *name == "" {
+			continue
+		}
 		p, err := f.outlets[i].plug()
 		if err != nil {
 			return err
@@ -188,7 +201,14 @@ func (f *FTLTarget) export() error {
 	f.bdev = b
 	f.info = bdevInfo(b.Info())
 	f.info.Trims, f.info.TrimZeroes = true, true
-	f.info.Name = fmt.Sprintf("FTL on cache %s and base %s", f.o.Cache, f.o.Base)
+	switch {
+	case !f.o.Config.NoCache:
+		f.info.Name = fmt.Sprintf("FTL on cache %s and base %s", f.o.Cache, f.o.Base)
+	case f.o.Cache == "":
+		f.info.Name = fmt.Sprintf("FTL without a cache on base %s", f.o.Base)
+	default:
+		f.info.Name = fmt.Sprintf("FTL without a cache on base %s, metadata on %s", f.o.Base, f.o.Cache)
+	}
 	f.info.Forgets = f.forgets()
 	f.desc, err = f.manager.Open(b.Name(), true, nil, nil, f.core)
 	return err
