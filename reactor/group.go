@@ -3,6 +3,7 @@ package reactor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -117,18 +118,26 @@ func (g *Group) Moves() uint64 { return g.moves.Load() }
 // and a little more. It returns what the threads still held, and unix.ETIMEDOUT for those that did not even say so.
 func (g *Group) ExitThreads() error {
 	var threads []*thread.Thread
-	for _, r := range g.reactors {
-		for _, t := range r.Threads() {
-			threads = append(threads, t)
-			t.Send(exit, t)
+	for end := time.Now().Add(thread.ExitLimit + time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		// A thread on its way between reactors is in no list: as long as one is, and when one arrived meanwhile, the
+		// lists are looked at again.
+		_, before := g.underWay()
+		left := 0
+		for _, r := range g.reactors {
+			for _, t := range r.Threads() {
+				left++
+				if !slices.Contains(threads, t) {
+					threads = append(threads, t)
+					t.Send(exit, t)
+				}
+			}
+		}
+		if expected, arrived := g.underWay(); left == 0 && expected == 0 && arrived == before {
+			break
 		}
 	}
 	var errs []error
-	end := time.Now().Add(thread.ExitLimit + time.Second)
 	for _, t := range threads {
-		for !t.Exited() && time.Now().Before(end) {
-			time.Sleep(time.Millisecond)
-		}
 		if !t.Exited() {
 			errs = append(errs, fmt.Errorf("thread %q: does not exit: %w", t.Name(), unix.ETIMEDOUT))
 			continue
@@ -136,6 +145,15 @@ func (g *Group) ExitThreads() error {
 		errs = append(errs, t.ExitErr())
 	}
 	return errors.Join(errs...)
+}
+
+// underWay returns how many threads the reactors expect, and how many have ever arrived.
+func (g *Group) underWay() (expected int64, arrived uint64) {
+	for _, r := range g.reactors {
+		expected += r.expected.Load()
+		arrived += r.arrived.Load()
+	}
+	return expected, arrived
 }
 
 func exit(arg any) { arg.(*thread.Thread).Exit() }

@@ -30,6 +30,8 @@ type Reactor struct {
 	threads  atomic.Pointer[[]*thread.Thread]
 	counters published
 	started  atomic.Bool
+	expected atomic.Int64  // threads on their way here
+	arrived  atomic.Uint64 // threads that came, ever
 	done     chan struct{} // closed when the loop has ended
 	_        [64]byte
 

@@ -21,6 +21,15 @@ type seat struct {
 	watches []*watch
 }
 
+// handOver has a reactor take in a thread that it was told to expect.
+func (s *seat) handOver(to *Reactor) {
+	to.control(func(r *Reactor) {
+		r.adopt(s)
+		r.arrived.Add(1)
+		r.expected.Add(-1)
+	})
+}
+
 // Add has the reactor poll t from now on. It is safe from any goroutine, provided that nothing polls t now: a thread
 // that another reactor polls is moved with Move.
 func (r *Reactor) Add(t *thread.Thread) { r.add(t, false) }
@@ -36,7 +45,8 @@ func (r *Reactor) add(t *thread.Thread, floats bool) {
 	s.reactor.Store(r)
 	s.target.Store(r)
 	t.SetHost(s)
-	r.control(func(r *Reactor) { r.adopt(s) })
+	r.expected.Add(1)
+	s.handOver(r)
 }
 
 func seatOf(t *thread.Thread) *seat {
@@ -71,9 +81,10 @@ func (s *seat) settle(r *Reactor) {
 		return
 	}
 	if to := s.target.Load(); to != r {
+		to.expected.Add(1)
 		r.release(s)
 		s.reactor.Store(to)
-		to.control(func(r *Reactor) { r.adopt(s) })
+		s.handOver(to)
 	}
 }
 
