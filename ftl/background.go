@@ -254,15 +254,16 @@ func gcWanted(d *Device) bool {
 // worthMoving says whether relocating a band wins space: what becomes free,
 // less what the moves take beside the blocks (a header for each record, one
 // more where a band ends, and a slot too many there, in write units), is 1/32 of
-// the band or more. While the log has no room, anything helps; otherwise relocation would
-// go round for ever when the device is so full that its aim is out of reach.
+// the band or more. While the log has no room, less helps too, but never
+// nothing: relocation would go round for ever when the device is so full that
+// its aim is out of reach.
 func (d *Device) worthMoving(s *segment) bool {
 	valid := d.valid[s.idx]
-	won := int(s.body - valid)
+	lost, least := int(valid+record.MaxBlocks-1)/record.MaxBlocks+1, 1
 	if !d.log_.starved {
-		won -= (int(valid+record.MaxBlocks-1)/record.MaxBlocks + 2) * int(s.unit)
+		lost, least = lost+1, int(s.body/32)+1
 	}
-	return won >= int(s.body/32)+1
+	return int(s.body-valid)-lost*int(s.unit) >= least
 }
 
 // wearWeight is how much the victim's wear counts: at equal validity and age the

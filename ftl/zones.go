@@ -115,9 +115,24 @@ func openReset(arg any, err error) {
 	}
 	d.log.Error("band dropped: none of its zones can be written", "id", s.id, "err", err)
 	s.releaseZones()
-	s.setState(segBad)
 	t.next = nil
-	t.ready(d)
+	// Its descriptor may say OPEN, from a use that ended without a summary: a load
+	// that cannot read the zones would take that for lost records.
+	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
+	d.putDescriptor(s, record.StateFree)
+	s.entry.Arg, s.entry.Done = s, dropped
+	d.persistDescriptor(s)
+}
+
+func dropped(arg any, err error) {
+	s := arg.(*segment)
+	d := s.d
+	d.checkMDFlush(err)
+	if err != nil {
+		d.log.Warn("descriptor of a dropped band not written", "id", s.id, "err", err)
+	}
+	s.setState(segBad)
+	s.owner.ready(d)
 	d.wake()
 }
 

@@ -63,13 +63,16 @@ func drawBases(r *sim.Rand, p *Plan) {
 	if !g.NoCache || r.IntN(3) != 0 {
 		drawZones(r, g)
 		p.Disks[Base].MDSize = 0
+		turns, fails := 0, 0
 		for i := range p.Lives {
 			l := &p.Lives[i]
-			l.Look = false // the emulation of zones writes when it begins
-			if !l.Calm && r.IntN(3) == 0 {
+			l.Look = false                              // the emulation of zones writes when it begins
+			if !l.Calm && r.IntN(3) == 0 && turns < 2 { // more would leave too little
+				turns++
 				l.ZoneTurns = r.Uint64N(g.Bands * g.Zones.Units)
 			}
-			if !l.Calm && r.IntN(3) == 0 {
+			if !l.Calm && r.IntN(3) == 0 && fails < 2 {
+				fails++
 				l.FailReset = uint64(r.Skewed(40))
 			}
 		}
@@ -118,7 +121,7 @@ func drawZones(r *sim.Rand, g *Geometry) {
 		z.MaxOpen = uint32(z.Units) * uint32(2+r.IntN(4))
 	}
 	g.BandBlocks, g.SizeBlocks, g.BaseRest = 0, 0, 0
-	g.Bands = 20 + r.Uint64N(30)
+	g.Bands = 26 + r.Uint64N(30)
 	if g.Alone {
 		z.WriteUnit = 0
 		z.Conv = (2*g.Bands+400)/z.Blocks + 1
