@@ -108,11 +108,10 @@ var tableHidden = []mutant{
 		hidden: "Recovery's own checkpoint flushes both devices before anything depends on what was read, and second copies are " +
 			"written behind flushes of their own. Without those it is found.",
 		edits: []edit{{"ftl/startup.go", `
-	d.flushBoth(next)
-}
+		{Name: "flush devices", Action: stepFlushBoth},
+		{Name: "read superblocks", Action: stepReadSuperblocks},
 `, `
-	p.Skip()
-}
+		{Name: "read superblocks", Action: stepReadSuperblocks},
 `}},
 	},
 	{
@@ -143,6 +142,60 @@ var tableHidden = []mutant{
 		return
 	}
 `, `
+`}},
+	},
+	{
+		rule: "14", name: "the clean flag stays set", test: restless,
+		hidden: "A load redoes what it finds behind the checkpoint, whatever the flag says, and covers it by a checkpoint. Where it " +
+			"believes the flag it is found.",
+		edits: []edit{{"ftl/startup.go", `
+		nsb := d.sb
+		nsb.Clean = false
+		nsb.Inc++
+`, `
+		nsb := d.sb
+		nsb.Inc++
+`}},
+	},
+	{
+		rule: "18", name: "records that the checkpoint covers are redone", test: crashes,
+		hidden: "Records stand in order, so a segment that is read for one behind the checkpoint also holds all behind the first of those " +
+			"that it covers: redone in order, they end as they were.",
+		edits: []edit{
+			{"ftl/recovery.go", `
+	if last <= rs.d.redoFrom {
+		return
+	}
+`, `
+	_ = last
+`},
+			{"ftl/recovery.go", `
+	end := d.redoFrom
+	out := rs.recs[:0]
+`, `
+	var covered []redoRec
+	for _, r := range rs.recs {
+		if r.u <= d.redoFrom && r.kind != 0 {
+			covered = append(covered, r)
+		}
+	}
+	end := d.redoFrom
+	out := rs.recs[:0]
+`},
+			{"ftl/recovery.go", `
+	rs.recs = out
+`, `
+	rs.recs = append(covered, out...)
+`},
+		},
+	},
+	{
+		rule: "20", name: "a clean stop without a checkpoint", test: restless,
+		hidden: "The same.",
+		edits: []edit{{"ftl/shutdown.go", `
+	d.checkpoint(0, unclean)
+`, `
+	unclean(d, nil)
 `}},
 	},
 	{

@@ -5,14 +5,10 @@ var tableLife = []mutant{
 	{
 		rule: "13", name: "a load flushes neither before it reads nor before it writes second copies of descriptors", test: restless,
 		edits: []edit{{"ftl/startup.go", `
-	if d.cfg.ReadOnly {
-		p.Skip()
-		return
-	}
-	d.flushBoth(next)
+		{Name: "flush devices", Action: stepFlushBoth},
+		{Name: "read superblocks", Action: stepReadSuperblocks},
 `, `
-	_ = d
-	p.Skip()
+		{Name: "read superblocks", Action: stepReadSuperblocks},
 `}, {"ftl/md/restore.go", `
 	o.bulk.stage = stageFlushRepair
 	o.flush(&o.primary)
@@ -24,8 +20,12 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "14", name: "the clean flag stays set", test: restless,
+		rule: "14", name: "the clean flag stays set, and a load believes it", test: restless,
 		edits: []edit{{"ftl/startup.go", `
+	if d.sb.Clean && d.redoTo == d.sb.CU {
+`, `
+	if d.sb.Clean {
+`}, {"ftl/startup.go", `
 		nsb := d.sb
 		nsb.Clean = false
 		nsb.Inc++
@@ -158,36 +158,6 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "18", name: "records that the checkpoint covers are redone", test: crashes,
-		edits: []edit{
-			{"ftl/recovery.go", `
-	if last <= rs.d.redoFrom {
-		return
-	}
-`, `
-	_ = last
-`},
-			{"ftl/recovery.go", `
-	end := d.redoFrom
-	out := rs.recs[:0]
-`, `
-	var covered []redoRec
-	for _, r := range rs.recs {
-		if r.u <= d.redoFrom && r.kind != 0 {
-			covered = append(covered, r)
-		}
-	}
-	end := d.redoFrom
-	out := rs.recs[:0]
-`},
-			{"ftl/recovery.go", `
-	rs.recs = out
-`, `
-	rs.recs = append(covered, out...)
-`},
-		},
-	},
-	{
 		rule: "18", name: "the first record behind the checkpoint is not redone", test: crashes,
 		edits: []edit{{"ftl/startup.go", `
 	d.redoFrom = d.sb.CU
@@ -242,16 +212,24 @@ var tableLife = []mutant{
 `}},
 	},
 	{
-		rule: "20", name: "a clean stop without a checkpoint", test: restless,
-		edits: []edit{{"ftl/shutdown.go", `
+		rule: "20", name: "a clean stop without a checkpoint, and a load believes the flag", test: restless,
+		edits: []edit{{"ftl/startup.go", `
+	if d.sb.Clean && d.redoTo == d.sb.CU {
+`, `
+	if d.sb.Clean {
+`}, {"ftl/shutdown.go", `
 	d.checkpoint(0, unclean)
 `, `
 	unclean(d, nil)
 `}},
 	},
 	{
-		rule: "20", name: "the clean flag is set before the last checkpoint", test: restless,
-		edits: []edit{{"ftl/shutdown.go", `
+		rule: "20", name: "the clean flag is set before the last checkpoint, and a load believes it", test: restless,
+		edits: []edit{{"ftl/startup.go", `
+	if d.sb.Clean && d.redoTo == d.sb.CU {
+`, `
+	if d.sb.Clean {
+`}, {"ftl/shutdown.go", `
 			step{Name: "checkpoint", Action: stepLastCheckpoint},
 			step{Name: "mark clean", Action: stepMarkClean},
 `, `
