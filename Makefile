@@ -54,10 +54,10 @@ sim-shrink: ## Make a failing case of the simulator smaller: SEED=n of SIMTEST=T
 	$(GO) test ./tests/sim/ftlsim -run '^$(SIMTEST)$$' -seed $(SEED) -shrink -v -timeout 0
 
 # The same seeds every time say that nothing got worse, fresh ones find what nobody has seen yet.
-sim-ci: ## What CI runs of the simulator: CISEEDS=200 fixed seeds of each test, then as many fresh ones (the first is printed)
+sim-ci: ## What CI runs of the simulator: CISEEDS=200 fixed seeds of each test, then CIFRESH=40 fresh ones (the first is printed)
 	@$(MAKE) --no-print-directory sim SEEDS=$(CISEEDS) SEED=$(CISEED)
-	@fresh=$$(date +%s)000; echo "== fresh seeds; the same again: make sim SEEDS=$(CISEEDS) SEED=$$fresh"; \
-	  $(MAKE) --no-print-directory sim SEEDS=$(CISEEDS) SEED=$$fresh
+	@fresh=$$(date +%s)000; echo "== fresh seeds; the same again: make sim SEEDS=$(CIFRESH) SEED=$$fresh"; \
+	  $(MAKE) --no-print-directory sim SEEDS=$(CIFRESH) SEED=$$fresh
 
 sim-mutants: SEEDS = 5000
 sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=5000 seeds
@@ -110,6 +110,7 @@ CIPARTS     ?= build vet lint lint-selftest test race sim-ci fuzz e2e
 CIFUZZTIME  ?= 3s
 CISEEDS     ?= 200
 CISEED      ?= 5000
+CIFRESH     ?= 40
 
 ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim (fixed and fresh seeds), fuzz (short), e2e; says how long each part took
 	@set -e; for part in $(CIPARTS); do \
