@@ -98,10 +98,19 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 			return err
 		}
 	}
-	// Signals count from here on: one while loading stops after the load.
+	// Signals count from here on: one while the device starts ends the start.
 	sig := make(chan os.Signal, 4)
 	signal.Notify(sig, unix.SIGINT, unix.SIGTERM)
 	defer signal.Stop(sig)
+	cancel, ready := make(chan struct{}), make(chan struct{})
+	go func() {
+		select {
+		case s := <-sig:
+			close(cancel)
+			sig <- s // it may have come too late for that
+		case <-ready:
+		}
+	}()
 
 	log := a.logger()
 	bar := newProgress(a.err)
@@ -112,8 +121,14 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 		OnHealth: func(h ftl.Health, err error) {
 			log.Error("the device serves less now", "health", h.String(), "err", err)
 		},
+		Cancel: cancel,
 	})
+	close(ready)
 	bar.end()
+	if errors.Is(err, ftl.ErrCancelled) {
+		log.Info("stopped before the device was ready; nothing was changed")
+		return nil
+	}
 	if err != nil {
 		return explain(err)
 	}

@@ -39,6 +39,9 @@ type Options struct {
 	// specs of its devices; Forget after it could not be made.
 	Remember func() error
 	Forget   func()
+	// Cancel, if set, ends the start of the device when it is closed:
+	// ftl.ErrCancelled. What was there is as it was.
+	Cancel <-chan struct{}
 }
 
 // Stack is a running device with everything under it.
@@ -235,11 +238,20 @@ func (s *Stack) start(create bool) error {
 		cfg.UUID, cfg.CreatedNs = uuid.New(), time.Now().UnixNano()
 		cfg.SizeBytes = s.o.Place.UserSize()
 	}
+	over := make(chan struct{})
+	defer close(over)
 	return s.await(func(done func(error)) {
-		ftl.Start(cfg, func(d *ftl.Device, err error) {
+		starting := ftl.Start(cfg, func(d *ftl.Device, err error) {
 			s.Device = d
 			done(err)
 		})
+		go func() {
+			select {
+			case <-s.o.Cancel:
+				s.Core.Send(func(any) { starting.Cancel() }, nil)
+			case <-over:
+			}
+		}()
 	})
 }
 
