@@ -21,7 +21,7 @@ LINT      := $(GO) tool -modfile=tools/go.mod golangci-lint
 FUZZPKGS  := $(shell grep -rl --include='*_test.go' '^func Fuzz' . 2>/dev/null | xargs -r -n1 dirname | sort -u)
 
 .DEFAULT_GOAL := help
-.PHONY: help build vet test race sim sim-ci sim-shrink sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-nbd lint lint-selftest fmt e2e torture run ci clean
+.PHONY: help build vet test race sim sim-ci sim-shrink sim-mutants fuzz bench bench-yardstick bench-file bench-ftl bench-zoned bench-nbd lint lint-selftest fmt e2e torture run ci clean
 
 help: ## Explain the targets
 	@printf 'goftl: a flash translation layer in user space\n\nUsage: make TARGET [VAR=value]\n\n'
@@ -84,6 +84,9 @@ bench-file: build ## ftlperf on a file against fio's io_uring engine on the same
 
 bench-ftl: build ## The FTL: IOPS of the yardstick, create, load, recovery after kill -9, memory (BENCHARGS=-big: after 14 and 40 GiB)
 	$(BENCH) ftl
+
+bench-zoned: build ## Zoned bases and no cache: against the zones themselves, the yardstick, and a conventional base in one run
+	$(BENCH) zoned
 
 bench-nbd: build ## ftlnbd in memory against nbdkit, qemu-nbd and nbd-server, same run, same client (BENCHARGS=-fio: with fio too)
 	$(BENCH) nbd

@@ -40,6 +40,7 @@ var targets = map[string]target{
 	"floor":     {"The floor", 9 * time.Minute, (*bench).floorTarget},
 	"file":      {"Files through io_uring", 170 * time.Second, (*bench).fileTarget},
 	"ftl":       {"The FTL", 170 * time.Second, (*bench).ftlTarget},
+	"zoned":     {"Zoned bases, and operation without a cache", 170 * time.Second, (*bench).zonedTarget},
 	"nbd":       {"NBD servers in memory, over a unix socket", 170 * time.Second, (*bench).nbdTarget},
 }
 
@@ -52,7 +53,7 @@ func main() {
 	flag.StringVar(&b.dir, "dir", "", "folder for files (default: a temporary one)")
 	flag.BoolVar(&b.big, "big", false, "ftl: also recover after 14 GiB and 40 GiB were written; needs 70 GiB of disk and minutes")
 	flag.BoolVar(&b.fio, "fio", false, "nbd: measure with fio's client too")
-	flag.StringVar(&b.only, "only", "", "floor, ftl: measure only the part whose name begins with this")
+	flag.StringVar(&b.only, "only", "", "floor, ftl, zoned: measure only the part whose name begins with this")
 	flag.Usage = usage
 	flag.Parse()
 	t, ok := targets[flag.Arg(0)]
@@ -70,7 +71,7 @@ func main() {
 }
 
 func usage() {
-	fmt.Fprintf(os.Stderr, "usage: bench [options] yardstick|floor|file|ftl|nbd\n\n")
+	fmt.Fprintf(os.Stderr, "usage: bench [options] yardstick|floor|file|ftl|zoned|nbd\n\n")
 	flag.PrintDefaults()
 }
 

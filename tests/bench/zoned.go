@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"time"
+)
+
+// zonedTarget measures zoned bases and operation without a cache.
+func (b *bench) zonedTarget() error {
+	return b.parts(part{"sequential", b.zonedSequential}, part{"random", b.zonedRandom}, part{"cached", b.zonedCached})
+}
+
+// zonedSequential is one pass of large writes to an FTL without a cache, against the zones themselves.
+func (b *bench) zonedSequential() error {
+	file := filepath.Join(b.temp, "zones.img")
+	pass := []string{"--rw=write", "--bs=128k", "--iodepth=16", "--size=2GiB"}
+	for _, m := range []struct{ name, spec string }{
+		{"memory", "malloc:3GiB,populate=on"},
+		{"a file", "file:" + file + ",size=3GiB"},
+	} {
+		zones := "zone:16MiB,units=4:" + m.spec
+		entry := func(name string, args ...string) *entrant {
+			return &entrant{name: name + ", " + m.name, needGiB: 4, measure: func() (sample, error) {
+				return b.load("ftlperf", append(args, pass...)...)
+			}}
+		}
+		raw := entry("write 128K QD16, zones alone", "--bdev", zones)
+		alone := []string{"--no-cache", "--metadata", "malloc:64MiB", "--force", "--base", zones}
+		list := []*entrant{
+			raw, entry("write 128K QD16, without a cache", alone...), entry("write 128K QD16, the same, append", append(alone, "--zone-append")...),
+		}
+		if err := b.contest(0.4, list); err != nil {
+			return err
+		}
+		for _, e := range list[1:] {
+			b.table.add(b.ofOther(e, raw, "zones alone", least(0.9, ""), "ftlperf --no-cache --metadata malloc:64MiB --base "+zones+" --rw=write --bs=128k --iodepth=16 --size=2GiB"))
+		}
+	}
+	return nil
+}
+
+// zonedRandom is random writes without a cache over zones that forget, beside the yardstick.
+func (b *bench) zonedRandom() error {
+	y := &entrant{name: "yardstick", needGiB: 3, measure: func() (sample, error) { return b.yardstick(time.Second) }}
+	const base = "zone:64MiB,units=4:null:400GiB"
+	args := []string{
+		"--no-cache", "--metadata", "malloc:2GiB", "--base", base, "--rw=randwrite", "--bs=4k", "--iodepth=128", "--norandommap",
+		"--time_based", "--ramp_time=1s", b.seconds(2 * time.Second),
+	}
+	entry := func(name string, more ...string) *entrant {
+		return &entrant{name: name, needGiB: 3, measure: func() (sample, error) { return b.load("ftlperf", append(args, more...)...) }}
+	}
+	list := []*entrant{entry("randwrite 4K QD128, no cache, zones over null"), entry("the same, append", "--zone-append")}
+	if err := b.contest(0.7, []*entrant{y, list[0], list[1]}); err != nil {
+		return err
+	}
+	for _, e := range list {
+		b.table.add(b.ofYardstick(e, y, least(0.15, ""), "ftlperf --no-cache --metadata malloc:2GiB --base "+base+" --rw=randwrite --bs=4k --iodepth=128"))
+	}
+	return nil
+}
+
+// zonedCached is random writes through a cache, with relocation at work, to zones and to a conventional base of the same
+// memory, with bands of the same size.
+func (b *bench) zonedCached() error {
+	args := []string{
+		"--cache", "malloc:1GiB,md=64,populate=on", "--ftl-size=2560MiB", "--fill", "--rw=randwrite", "--bs=4k", "--iodepth=128",
+		"--norandommap", "--time_based", "--ramp_time=1s", b.seconds(4 * time.Second),
+	}
+	entry := func(name string, more ...string) *entrant {
+		return &entrant{name: name, needGiB: 6, measure: func() (sample, error) { return b.load("ftlperf", append(args, more...)...) }}
+	}
+	const media = "malloc:4GiB,populate=on"
+	conv := entry("randwrite 4K QD128, cache, conventional", "--base", media, "--band-size=32MiB")
+	list := []*entrant{
+		conv, entry("randwrite 4K QD128, cache, zones", "--base", "zone:8MiB,units=4:"+media),
+		entry("the same, append", "--base", "zone:8MiB,units=4:"+media, "--zone-append"),
+	}
+	if err := b.contest(1, list); err != nil {
+		return err
+	}
+	for _, e := range list[1:] {
+		b.table.add(b.ofOther(e, conv, "conventional", least(0.95, ""),
+			"ftlperf --cache malloc:1GiB,md=64 --base zone:8MiB,units=4:malloc:4GiB --ftl-size=2560MiB --fill --rw=randwrite --bs=4k --iodepth=128"))
+	}
+	return nil
+}
+
+// ofOther is the row of an entrant whose goal is a part of what another one does.
+func (b *bench) ofOther(e, other *entrant, name string, g goal, command string) row {
+	r := row{what: e.name, command: command, goal: g, missing: e.missing}
+	if len(e.samples) == 0 || len(other.samples) == 0 {
+		if r.missing == "" {
+			r.missing = "no time"
+		}
+		return r
+	}
+	s, o := mid(e.samples), mid(other.samples)
+	r.value, r.byCPU = s.iops/o.iops, o.cpu/s.cpu
+	r.figure = fmt.Sprintf("%s; %s %s", rate(s.iops), name, rate(o.iops))
+	if s.ftl != nil && o.ftl != nil {
+		r.figure += fmt.Sprintf(", WAF of the base %.2f and %.2f", s.ftl.WAFBase, o.ftl.WAFBase)
+	}
+	r.ratio = fmt.Sprintf("%.2f (%.2f by CPU) of %s", r.value, r.byCPU, name)
+	b.sharing(s.share)
+	return r
+}
