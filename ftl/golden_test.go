@@ -27,7 +27,7 @@ import (
 //	rot region=l2p_dir0_a block=0
 //	show
 func TestGolden(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/golden", func(t *testing.T, path string) {
 		g := &goldenBed{}
 		datadriven.RunTest(t, path, func(t *testing.T, td *datadriven.TestData) string { return g.run(t, td) })
 	})

@@ -25,7 +25,7 @@ import (
 //	reopen [dirty]                  a new object over the same devices
 //	show                            memory and copies
 func TestGolden(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/golden", func(t *testing.T, path string) {
 		g := &golden{}
 		datadriven.RunTest(t, path, g.run)
 	})
