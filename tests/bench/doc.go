@@ -5,6 +5,7 @@
 //	make bench             the floor: messages, pollers, reactors, null and malloc devices, metadata objects
 //	make bench-file        ftlperf on a file against fio's io_uring engine on the same file
 //	make bench-ftl         the FTL: IOPS, allocations, create, load, recovery after kill -9, memory
+//	make bench-zoned       zoned bases and no cache, against zones alone, the yardstick and a conventional base
 //	make bench-nbd         ftlnbd in memory against nbdkit, qemu-nbd and nbd-server, with the same client
 //
 // Contestants take turns (A B A B) and medians count. A target runs in bounded time: when its -budget is used up no
