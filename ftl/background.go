@@ -455,6 +455,10 @@ func retryTick(arg any) poller.Result {
 	d.compaction.blocked = false
 	d.gc.blocked = false
 	d.ckpt.blocked = false
+	if d.zones != nil && d.zones.Unfinished() {
+		d.zones.Retry()
+		d.retryLater()
+	}
 	d.wake()
 	d.wakeUser()
 	return poller.Busy

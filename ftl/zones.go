@@ -153,8 +153,11 @@ func (s *segment) finishZones(err error) {
 	s.d.zones.Finish(uint64(s.id), zonesFinished, s)
 }
 
-func zonesFinished(arg any, _ error) {
+func zonesFinished(arg any, err error) {
 	s := arg.(*segment)
+	if err != nil {
+		s.d.retryLater() // they count as open until it works
+	}
 	s.closed(s.closeErr)
 }
 

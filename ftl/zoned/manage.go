@@ -14,6 +14,7 @@ type manage struct {
 	band uint64
 	op   bdev.Op
 	left int
+	err  error // the first
 	done func(arg any, err error)
 	arg  any
 }
@@ -38,8 +39,10 @@ func (b *Base) Reset(i uint64, done func(arg any, err error), arg any) {
 }
 
 // Finish makes the zones of a band full, so that the device does not count them
-// as open any more. A zone that cannot be finished stays as it is.
+// as open any more. When one of them cannot be finished the band still counts
+// against the limits, until Retry or Reset succeeds; done gets the error.
 func (b *Base) Finish(i uint64, done func(arg any, err error), arg any) {
+	b.bands[i].fresh = false
 	m := &manage{b: b, band: i, op: bdev.OpZoneFinish, done: done, arg: arg}
 	m.run(func(z *zone) bool {
 		switch z.state {
@@ -50,6 +53,20 @@ func (b *Base) Finish(i uint64, done func(arg any, err error), arg any) {
 		}
 	})
 }
+
+// Retry finishes zones again that could not be finished.
+func (b *Base) Retry() {
+	list := b.unfinished
+	b.unfinished = nil
+	for _, i := range list {
+		if b.bands[i].writing && !b.bands[i].fresh {
+			b.Finish(i, func(any, error) {}, nil)
+		}
+	}
+}
+
+// Unfinished says whether there is something for Retry.
+func (b *Base) Unfinished() bool { return len(b.unfinished) > 0 }
 
 // Idle says whether no zone of the band is open or active, as far as is known.
 func (b *Base) Idle(i uint64) bool { return !b.active(i) }
@@ -107,6 +124,8 @@ func (o *manageOne) finish(err error) {
 		z.retired = true
 	case err != nil:
 		b.cfg.Logger.Warn("zone not finished", "device", b.info.Name, "zone", o.zone, "err", err)
+		o.m.err = err
+		b.Refresh(o.zone * b.info.ZoneBlocks)
 	case o.m.op == bdev.OpZoneReset:
 		z.state, z.wp, z.broken = bdev.ZoneEmpty, 0, false
 	default:
@@ -120,15 +139,18 @@ func (m *manage) oneDone() {
 	if m.left != 0 {
 		return
 	}
-	var err error
+	b, err := m.b, m.err
 	if m.op == bdev.OpZoneReset {
-		m.b.setMask(m.band, m.b.goodMask(m.band))
-		if m.b.Slots(m.band) == 0 {
+		b.bands[m.band].fresh = true
+		b.setMask(m.band, b.goodMask(m.band))
+		if b.Slots(m.band) == 0 {
 			err = ErrNoZone
+			b.end(m.band)
 		}
-	}
-	if m.op == bdev.OpZoneFinish || err != nil {
-		m.b.end(m.band)
+	} else if err == nil {
+		b.end(m.band)
+	} else {
+		b.unfinished = append(b.unfinished, m.band)
 	}
 	m.done(m.arg, err)
 }

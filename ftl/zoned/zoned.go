@@ -68,6 +68,7 @@ type band struct {
 	cols    []uint8
 	rows    uint32 // stripes in each of them
 	writing bool   // counts against the limits of the device
+	fresh   bool   // was reset since it was finished last
 }
 
 // Base is a zoned device presented as bands.
@@ -87,13 +88,14 @@ type Base struct {
 	limit     int // bands that may be written at a time; 0: no limit
 	writing   int
 
-	batch     [reportBatch]bdev.ZoneInfo
-	discover  discovery
-	free      *op
-	freeW     *writer
-	refreshes []uint64 // zones to be looked at
-	looking   bool
-	look      [1]bdev.ZoneInfo
+	batch      [reportBatch]bdev.ZoneInfo
+	discover   discovery
+	free       *op
+	freeW      *writer
+	unfinished []uint64 // bands of which zones could not be finished
+	refreshes  []uint64 // zones to be looked at
+	looking    bool
+	look       [1]bdev.ZoneInfo
 }
 
 // discovery is the state of Discover.
