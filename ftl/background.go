@@ -167,7 +167,7 @@ func (d *Device) wantsBand() bool {
 	t := &d.log_.cur
 	if !t.band {
 		t = &d.compaction.stream
-		if d.compaction.waiting == nil || d.compaction.blocked || d.freeChunks.n > d.log_.cur.reserve {
+		if d.compaction.waiting == nil || d.compaction.blocked {
 			return false
 		}
 	}
