@@ -237,6 +237,15 @@ var tableHidden = []mutant{
 `}, {"ftl/shutdown.go", `d.closeTable(fast && d.health == HealthOK)`, `d.closeTable(fast)`}},
 	},
 	{
+		rule: "-", name: "records that are written again go out of order", test: faults,
+		hidden: "They take effect in the order of their numbers wherever they stand, and redo sorts them.",
+		edits: []edit{{"ftl/logerrors.go", `
+	for *pos != nil && (*pos).u < r.u {
+`, `
+	for *pos != nil && (*pos).u > r.u {
+`}},
+	},
+	{
 		rule: "-", name: "checksums do not know their LBA", test: rot,
 		hidden: "A checksum belongs to a slot, by its place in the summary or beside the block, and the mapping says which LBA the " +
 			"slot holds. It takes a write that strays to bring a block and its metadata to another place.",

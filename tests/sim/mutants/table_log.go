@@ -133,7 +133,7 @@ var tableLog = []mutant{
 		}},
 	},
 	{
-		rule: "7", name: "FULL written before the summary is durable", test: restless,
+		rule: "7", name: "FULL written before the summary is durable", test: crashes,
 		edits: []edit{{"ftl/stream.go", `
 		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
 		s.io.call(closeStep, s)

@@ -45,14 +45,6 @@ var tableRest = []mutant{
 `}},
 	},
 	{
-		rule: "-", name: "records that are written again go out of order", test: faults,
-		edits: []edit{{"ftl/logerrors.go", `
-	for *pos != nil && (*pos).u < r.u {
-`, `
-	for *pos != nil && (*pos).u > r.u {
-`}},
-	},
-	{
 		rule: "-", name: "the cache of checksums does not know generations", test: crashes,
 		edits: []edit{{"ftl/sumcache.go", `record.Mix(uint64(s.gen)<<32|uint64(s.idx))`, `record.Mix(uint64(s.idx))`}},
 	},
