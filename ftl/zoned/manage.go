@@ -140,16 +140,17 @@ func (m *manage) oneDone() {
 		return
 	}
 	b, err := m.b, m.err
-	if m.op == bdev.OpZoneReset {
+	switch {
+	case m.op == bdev.OpZoneReset:
 		b.bands[m.band].fresh = true
 		b.setMask(m.band, b.goodMask(m.band))
 		if b.Slots(m.band) == 0 {
 			err = ErrNoZone
 			b.end(m.band)
 		}
-	} else if err == nil {
+	case err == nil:
 		b.end(m.band)
-	} else {
+	default:
 		b.unfinished = append(b.unfinished, m.band)
 	}
 	m.done(m.arg, err)
