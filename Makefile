@@ -64,7 +64,7 @@ sim-mutants: SEEDS = 5000
 sim-mutants: ## One deliberate defect in the FTL at a time: the simulator must find each within SEEDS=5000 seeds
 	$(GO) run ./tests/sim/mutants -seeds $(SEEDS) $(MUTANTARGS)
 
-fuzz: ## Every fuzz target for FUZZTIME=20s each
+fuzz: ## Every fuzz target for FUZZTIME=20s each (FUZZTIME=300x: so many inputs)
 	@set -e; for d in $(FUZZPKGS); do \
 	  for f in $$(grep -h '^func Fuzz' $$d/*_test.go | sed 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/' | sort -u); do \
 	    echo "$(GO) test $$d -fuzz=^$$f$$ -fuzztime=$(FUZZTIME)"; \
@@ -111,12 +111,12 @@ run: build ## Build, serve a device from DIR=run/ftl0 (SIZE=8GiB), print the com
 	bin/ftlnbd serve --dir $(DIR) --size $(SIZE) $(RUNARGS)
 
 CIPARTS     ?= build vet lint lint-selftest test race sim-ci fuzz e2e
-CIFUZZTIME  ?= 3s
+CIFUZZTIME  ?= 300x
 CISEEDS     ?= 200
 CISEED      ?= 5000
 CIFRESH     ?= 40
 
-ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim (fixed and fresh seeds), fuzz (short), e2e; says how long each part took
+ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim (fixed and fresh seeds), fuzz (300 inputs), e2e; says how long each part took
 	@set -e; for part in $(CIPARTS); do \
 	  echo "== make $$part"; t0=$$(date +%s); \
 	  $(MAKE) --no-print-directory $$part FUZZTIME=$(CIFUZZTIME); \

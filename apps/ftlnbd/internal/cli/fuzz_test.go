@@ -46,6 +46,9 @@ func FuzzURI(f *testing.F) {
 	f.Add("/a b/c&d+e=f?g#h%25", "x/y z?")
 	f.Add("/ä", "")
 	f.Fuzz(func(t *testing.T, path, export string) {
+		if strings.ContainsRune(path, 0) {
+			t.Skip("no path has a zero byte, and no argument either")
+		}
 		g, err := client.ParseURI(nbdURI("unix:/"+path, export))
 		require.NoError(t, err)
 		require.Equal(t, client.Target{Network: "unix", Address: "/" + path, Export: export}, g)
