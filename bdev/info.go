@@ -27,6 +27,7 @@ type Info struct {
 	MaxSegments     int // most Bufs of one IO
 	BufAlign        int // bytes: begin and length of every one of Bufs; 0 or a power of two
 	VolatileCache   bool
+	Preallocated    bool // its space was taken beforehand: who needs no zeroes had better not unmap
 	FUA             bool // the driver makes a write with IO.FUA durable by itself
 	ReadOnly        bool
 	Ops             OpSet

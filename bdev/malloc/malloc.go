@@ -46,6 +46,7 @@ func New(o Options) (*Driver, error) {
 	}
 	d := &Driver{info: bdev.Info{
 		Name: o.Name, Product: "Malloc disk", UUID: o.UUID, BlockSize: o.BlockSize, Blocks: o.Blocks, MDSize: o.MDSize,
+		Preallocated: o.Populate,
 		Ops: bdev.Ops(bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpReset,
 			bdev.OpAbort, bdev.OpCompare, bdev.OpCopy),
 	}}

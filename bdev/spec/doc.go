@@ -10,11 +10,12 @@
 //	                                            a zoned block device of the host
 //	passthru:SPEC                               everything handed on
 //	zone:SIZE[,cap=SIZE][,conv=N][,unit=SIZE][,units=N][,open=N][,active=N][,append=SIZE][,init=empty|full]
-//	    [,readonly=N+N...][,offline=N+N...][,fail-reset=N][,persist=on]:SPEC
+//	    [,readonly=N+N...][,offline=N+N...][,fail-reset=N][,persist=on][,unmap=auto|on|off]:SPEC
 //	                                            zones; conv: so many at the beginning are conventional; unit: what
 //	                                            is written begins and ends on it; units: zones side by side; open,
 //	                                            active: limits; readonly, offline: numbers of zones; fail-reset:
-//	                                            that reset fails and its zone turns offline
+//	                                            that reset fails and its zone turns offline; unmap: whether a
+//	                                            reset gives the zone's blocks back, auto: unless they are populated
 //	delay:TIME:SPEC  or  delay:read=TIME,write=TIME[,p99-read=TIME,p99-write=TIME,seed=N]:SPEC
 //	errinj:RULE[;RULE...]:SPEC                  see below
 //

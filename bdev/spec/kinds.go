@@ -35,7 +35,7 @@ var kinds = [...]kind{
 	{
 		name: "zone", wrapper: true, main: "size of a zone",
 		keys: []string{
-			"cap", "units", "unit", "conv", "open", "active", "append", "init", "readonly", "offline", "fail-reset", "persist",
+			"cap", "units", "unit", "conv", "open", "active", "append", "init", "readonly", "offline", "fail-reset", "persist", "unmap",
 		},
 		example: "zone:256MiB,units=4:null:400GiB", make: makeZone,
 	},

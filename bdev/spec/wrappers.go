@@ -44,6 +44,15 @@ func makeZone(mk *maker, s *Spec) error {
 	case ok && v != "empty":
 		r.fail("init", v, "empty or full")
 	}
+	switch v, ok := r.find("unmap"); {
+	case !ok || v == "auto":
+	case v == "on":
+		o.Unmap = zone.UnmapOn
+	case v == "off":
+		o.Unmap = zone.UnmapOff
+	default:
+		r.fail("unmap", v, "auto, on or off")
+	}
 	if r.err != nil {
 		return r.err
 	}

@@ -182,7 +182,7 @@ func (c *channel) reset(io *bdev.IO) {
 }
 
 func (c *channel) unmap(io *bdev.IO) {
-	if !c.base.Bdev().Info().Ops.Has(bdev.OpUnmap) {
+	if !c.d.unmap {
 		c.resetDone(io, nil)
 		return
 	}

@@ -14,6 +14,10 @@
 // pointer, as on host-managed disks with shingled tracks. They take part in
 // the numbering of zones; reset, open, close, finish and append fail there.
 //
+// A reset gives the blocks of its zone back to the base (Options.Unmap), unless
+// the base took its space beforehand: there that saves nothing, and costs the
+// next writes the time to get it again.
+//
 // # Failures
 //
 // SetZoneState turns a zone read-only or offline while it is used and tells the

@@ -27,10 +27,22 @@ type Options struct {
 	ConvZones  uint64 // zones at the beginning that are conventional
 	InitFull   bool   // zones begin full instead of empty
 	Persist    bool   // zones and their write pointers are kept on the base
+	Unmap      Unmap  // whether a reset gives the blocks of the zone back
 
 	ReadOnly, Offline []uint64 // numbers of zones that are so from the beginning
 	FailReset         uint64   // the reset with this number fails, and its zone turns offline; 0: none
 }
+
+// Unmap says whether a reset unmaps the blocks of its zone on the base. Nothing
+// but space depends on it: what lies behind the write pointer reads as zeroes.
+type Unmap uint8
+
+// Choices of Unmap.
+const (
+	UnmapAuto Unmap = iota // where the base can, unless its space was taken beforehand (bdev.Info)
+	UnmapOn                // where the base can
+	UnmapOff               // the base keeps its blocks, and has them at hand when they are written again
+)
 
 // Driver is a zoned device.
 type Driver struct {
@@ -38,6 +50,7 @@ type Driver struct {
 	info  bdev.Info
 	m     machine
 	zone  uint64 // blocks of a zone
+	unmap bool   // resets unmap
 	table *table // nil without Persist
 	self  atomic.Pointer[bdev.Bdev]
 	fail  atomic.Int64 // resets until one fails
@@ -113,6 +126,7 @@ func newDriver(base *bdev.Base, t *thread.Thread, o *Options) (*Driver, error) {
 		}
 	}
 	d := &Driver{base: base, zone: o.ZoneBlocks}
+	d.unmap = i.Ops.Has(bdev.OpUnmap) && (o.Unmap == UnmapOn || o.Unmap == UnmapAuto && !i.Preallocated)
 	d.fail.Store(int64(o.FailReset))
 	d.m = machine{
 		zones: make([]zone, zones), blocks: o.ZoneBlocks, capacity: o.Capacity, conv: o.ConvZones,
