@@ -87,7 +87,12 @@ func (x *devIO) submit() {
 	if z := x.dev.zones; z != nil && x.lba >= z.First() {
 		switch x.op {
 		case bdev.OpRead:
-			z.Read(x.bufs, x.lba, x.n, devIOZoned, x)
+			lba, ok := z.Direct(x.lba, x.n)
+			if !ok {
+				z.Read(x.bufs, x.lba, x.n, devIOZoned, x)
+				return
+			}
+			x.submitAt(lba)
 			return
 		case bdev.OpWrite:
 			z.Write(x.bufs, x.lba, x.n, devIOZoned, x)
@@ -95,17 +100,22 @@ func (x *devIO) submit() {
 		default: // flushes are the device's
 		}
 	}
+	x.submitAt(x.lba)
+}
+
+// submitAt submits to the device itself.
+func (x *devIO) submitAt(lba uint64) {
 	var err error
 	ch := x.dev.ch
 	switch x.op {
 	case bdev.OpRead:
-		err = ch.Readv(x.bufs, x.md, x.lba, x.n, devIODone, x)
+		err = ch.Readv(x.bufs, x.md, lba, x.n, devIODone, x)
 	case bdev.OpWrite:
-		err = ch.Writev(x.bufs, x.md, x.lba, x.n, devIODone, x)
+		err = ch.Writev(x.bufs, x.md, lba, x.n, devIODone, x)
 	case bdev.OpFlush:
 		err = ch.Flush(devIODone, x)
 	case bdev.OpWriteZeroes:
-		err = ch.WriteZeroes(x.lba, x.n, devIODone, x)
+		err = ch.WriteZeroes(lba, x.n, devIODone, x)
 	default:
 		assert.That(false, "unknown device operation")
 	}

@@ -18,11 +18,12 @@ const maxJoin = 256
 // op is one read or write of slots of a band, cut into a piece for each zone.
 type op struct {
 	b      *Base
-	write  bool
 	left   int
 	err    error
 	done   func(arg any, err error)
 	arg    any
+	first  *piece // of the zones that it has to do with
+	last   *piece
 	pieces []piece
 	next   *op
 }
@@ -31,10 +32,12 @@ type op struct {
 type piece struct {
 	op    *op
 	zone  uint64
-	off   uint64 // from the zone's start
-	n     uint64 // blocks; 0: the op has no part in this zone
-	valid uint64 // of a read: blocks in front of the write pointer
+	off   uint64   // from the zone's start
+	n     uint64   // blocks; 0: the op has no part in this zone
+	valid uint64   // of a read: blocks in front of the write pointer
+	bufs  [][]byte // the caller's when the piece is all of the op, else iov
 	iov   [][]byte
+	more  *piece // of the op
 	next  *piece // in the line of the zone
 	wait  bdev.IOWait
 }
@@ -43,9 +46,10 @@ type piece struct {
 type writer struct {
 	b          *Base
 	zone       uint64
-	head, tail *piece // in line
-	flight     *piece // under way, joined
-	n          uint64 // blocks under way
+	head, tail *piece   // in line
+	flight     *piece   // under way, joined
+	n          uint64   // blocks under way
+	bufs       [][]byte // of a single piece, else iov
 	iov        [][]byte
 	wait       bdev.IOWait
 	err        error // of a submission
@@ -55,7 +59,7 @@ type writer struct {
 // First is the address of the first slot of the first band.
 func (b *Base) First() uint64 { return b.firstAddr }
 
-func (b *Base) takeOp(write bool, done func(arg any, err error), arg any) *op {
+func (b *Base) takeOp(done func(arg any, err error), arg any) *op {
 	o := b.free
 	if o == nil {
 		o = &op{b: b, pieces: make([]piece, b.units)}
@@ -68,16 +72,15 @@ func (b *Base) takeOp(write bool, done func(arg any, err error), arg any) *op {
 		b.free = o.next
 		o.next = nil
 	}
-	o.write, o.done, o.arg, o.err, o.left = write, done, arg, nil, 0
+	o.done, o.arg, o.err, o.left, o.first = done, arg, nil, 0, nil
 	return o
 }
 
 func (o *op) finish() {
 	done, arg, err := o.done, o.arg, o.err
-	for i := range o.pieces {
-		p := &o.pieces[i]
+	for p := o.first; p != nil; p = p.more {
 		clear(p.iov)
-		p.iov, p.n = p.iov[:0], 0
+		p.bufs, p.iov, p.n = nil, p.iov[:0], 0
 	}
 	o.arg = nil
 	o.next = o.b.free
@@ -116,18 +119,16 @@ func (o *op) cut(bufs [][]byte, addr, n uint64) bool {
 	if i >= uint64(len(b.bands)) || slot+n > uint64(b.Slots(i)) {
 		return false
 	}
-	bd := &b.bands[i]
-	cols := uint64(len(bd.cols))
+	if slot%b.stripe+n <= b.stripe {
+		if n > 0 {
+			o.part(i, slot, n).bufs = bufs
+		}
+		return true
+	}
 	buf, off := 0, 0
 	for n > 0 {
 		k := min(b.stripe-slot%b.stripe, n)
-		row := slot / b.stripe
-		p := &o.pieces[row%cols]
-		if p.n == 0 {
-			p.zone = b.zoneIndex(i, bd.cols[row%cols])
-			p.off = row/cols*b.stripe + slot%b.stripe
-		}
-		p.n += k
+		p := o.part(i, slot, k)
 		for rest := int(k) * blockSize; rest > 0; {
 			if off == len(bufs[buf]) {
 				buf, off = buf+1, 0
@@ -138,26 +139,69 @@ func (o *op) cut(bufs [][]byte, addr, n uint64) bool {
 			off += take
 			rest -= take
 		}
+		p.bufs = p.iov
 		slot += k
 		n -= k
 	}
 	return true
 }
 
+// part adds n slots of a band, which lie in one stripe, to the piece of their
+// zone.
+func (o *op) part(band, slot, n uint64) *piece {
+	b := o.b
+	bd := &b.bands[band]
+	cols := uint64(len(bd.cols))
+	row := slot / b.stripe
+	p := &o.pieces[row%cols]
+	if p.n == 0 {
+		p.zone = b.zoneIndex(band, bd.cols[row%cols])
+		p.off = row/cols*b.stripe + slot%b.stripe
+		p.more = nil
+		if o.first == nil {
+			o.first = p
+		} else {
+			o.last.more = p
+		}
+		o.last = p
+	}
+	p.n += n
+	return p
+}
+
+// Direct returns where on the device the n blocks at address addr lie, if they
+// lie side by side in one zone and were written: they may then be read from the
+// device without Read.
+func (b *Base) Direct(addr, n uint64) (lba uint64, ok bool) {
+	i, slot := (addr-b.firstAddr)>>b.shift, (addr-b.firstAddr)&(b.span-1)
+	if i >= uint64(len(b.bands)) {
+		return 0, false
+	}
+	bd := &b.bands[i]
+	row, at, cols := slot/b.stripe, slot%b.stripe, uint64(len(bd.cols))
+	if at+n > b.stripe || row >= uint64(bd.rows)*cols {
+		return 0, false
+	}
+	zone, off := b.zoneIndex(i, bd.cols[row%cols]), row/cols*b.stripe+at
+	z := &b.zones[zone]
+	if z.state == bdev.ZoneOffline || off+n > z.wp && !z.conv {
+		return 0, false
+	}
+	return zone*b.info.ZoneBlocks + off, true
+}
+
 // Read reads n blocks at address addr into bufs. What was not written reads as
 // zeroes.
 func (b *Base) Read(bufs [][]byte, addr, n uint64, done func(arg any, err error), arg any) {
-	o := b.takeOp(false, done, arg)
+	o := b.takeOp(done, arg)
 	if !o.cut(bufs, addr, n) {
 		o.refuse(ErrNoBlock)
 		return
 	}
 	o.left = 1
-	for i := range o.pieces {
-		if p := &o.pieces[i]; p.n > 0 {
-			o.left++
-			p.read()
-		}
+	for p := o.first; p != nil; p = p.more {
+		o.left++
+		p.read()
 	}
 	o.left--
 	if o.left == 0 {
@@ -195,6 +239,9 @@ func (p *piece) clearFrom(blocks uint64) {
 	if blocks == p.n {
 		return
 	}
+	if len(p.iov) == 0 {
+		p.iov = append(p.iov, p.bufs...) // the caller's list stays as it is
+	}
 	skip := blocks * blockSize
 	for i, v := range p.iov {
 		n := min(skip, uint64(len(v)))
@@ -205,11 +252,12 @@ func (p *piece) clearFrom(blocks uint64) {
 	for len(p.iov) > 0 && len(p.iov[len(p.iov)-1]) == 0 {
 		p.iov = p.iov[:len(p.iov)-1]
 	}
+	p.bufs = p.iov
 }
 
 func (p *piece) submitRead() {
 	b := p.op.b
-	err := b.ch.Readv(p.iov, nil, p.zone*b.info.ZoneBlocks+p.off, p.valid, readDone, p)
+	err := b.ch.Readv(p.bufs, nil, p.zone*b.info.ZoneBlocks+p.off, p.valid, readDone, p)
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.ENOMEM):
@@ -228,17 +276,15 @@ func readDone(io *bdev.IO) { io.Ctx.(*piece).op.pieceDone(io.Err()) }
 // the band ended, in whole write units. Several writes may be under way: they
 // reach the zones in the order of the calls.
 func (b *Base) Write(bufs [][]byte, addr, n uint64, done func(arg any, err error), arg any) {
-	o := b.takeOp(true, done, arg)
+	o := b.takeOp(done, arg)
 	if !o.cut(bufs, addr, n) {
 		o.refuse(ErrNoBlock)
 		return
 	}
 	o.left = 1
-	for i := range o.pieces {
-		if p := &o.pieces[i]; p.n > 0 {
-			o.left++
-			b.line(p)
-		}
+	for p := o.first; p != nil; p = p.more {
+		o.left++
+		b.line(p)
 	}
 	o.left--
 	if o.left == 0 {
@@ -305,7 +351,15 @@ func (w *writer) start() {
 	var last *piece
 	for p != nil && (last == nil || w.n+p.n <= most) {
 		w.n += p.n
-		w.iov = append(w.iov, p.iov...)
+		if last == nil {
+			w.bufs = p.bufs
+		} else {
+			if last == w.flight {
+				w.iov = append(w.iov, w.bufs...)
+			}
+			w.iov = append(w.iov, p.bufs...)
+			w.bufs = w.iov
+		}
 		last, p = p, p.next
 	}
 	last.next = nil
@@ -323,9 +377,9 @@ func (w *writer) submit() {
 	start := w.zone * b.info.ZoneBlocks
 	var err error
 	if b.cfg.Append && w.n <= b.most() {
-		err = b.ch.ZoneAppendv(w.iov, nil, start, w.n, writeDone, w)
+		err = b.ch.ZoneAppendv(w.bufs, nil, start, w.n, writeDone, w)
 	} else {
-		err = b.ch.Writev(w.iov, nil, start+w.flight.off, w.n, writeDone, w)
+		err = b.ch.Writev(w.bufs, nil, start+w.flight.off, w.n, writeDone, w)
 	}
 	switch {
 	case err == nil:
@@ -360,7 +414,7 @@ func (w *writer) wrote(err error) {
 	b := w.b
 	z := &b.zones[w.zone]
 	p := w.flight
-	w.flight = nil
+	w.flight, w.bufs = nil, nil
 	clear(w.iov)
 	var rest *piece
 	if err != nil {

@@ -158,7 +158,18 @@ func TestSlotsGoRoundTheZones(t *testing.T) {
 				require.NoError(t, x.ch.Readv([][]byte{buf}, nil, lba, 1, func(io *bdev.IO) { done(nil, io.Err()) }, nil))
 			})
 			require.Equal(t, want[slot], buf[0], "slot %d", slot)
+			for _, n := range []uint64{1, uint64(stripe)} {
+				direct, ok := x.b.Direct(x.addr(2, slot), n)
+				require.True(t, ok)
+				require.Equal(t, lba, direct)
+			}
+			if stripe > 1 {
+				_, ok := x.b.Direct(x.addr(2, slot+1), uint64(stripe))
+				require.False(t, ok, "in two zones")
+			}
 		}
+		_, ok := x.b.Direct(x.addr(2, slots), 1)
+		require.False(t, ok, "behind the band")
 	}
 }
 
@@ -174,6 +185,10 @@ func TestWhatWasNotWrittenReadsAsZeroes(t *testing.T) {
 	x.wait(func(done func(any, error)) {
 		x.b.Read([][]byte{buf[:3*blockSize], buf[3*blockSize:]}, x.addr(0, 0), 40, done, nil)
 	})
+	for slot, written := range map[uint32]bool{0: true, 15: true, 16: true, 19: true, 20: false, 31: false, 32: false} {
+		_, ok := x.b.Direct(x.addr(0, slot), 1)
+		require.Equal(t, written, ok, "slot %d", slot)
+	}
 	for i := range 40 {
 		want := byte(0)
 		if i < 20 {

@@ -65,9 +65,9 @@ var tableZones = []mutant{
 	{
 		rule: "-", name: "stripes of a band go round its zones one too few", test: bases,
 		edits: []edit{{"ftl/zoned/io.go", `
-		p := &o.pieces[row%cols]
+	p := &o.pieces[row%cols]
 `, `
-		p := &o.pieces[row%max(cols-1, 1)]
+	p := &o.pieces[row%max(cols-1, 1)]
 `}},
 	},
 	{
