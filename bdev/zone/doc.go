@@ -66,6 +66,11 @@
 // of the table when a zone is first written, reset or finished, and 0.4 % of the
 // space.
 //
+// A base that fails reads costs nothing but what cannot be read: the load tries
+// again, a block with a sum counts as written though it cannot be read, and a
+// zone whose sums cannot be read as full. Behind its blocks stands then what the
+// base holds there.
+//
 // Rot is not what this is for: a damaged table or sum that was durable can take
 // unflushed blocks with it, and, where it hits both slots of a unit of the
 // table, make its zones full.

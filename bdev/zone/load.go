@@ -14,6 +14,7 @@ import (
 const (
 	loadBytes     = 256 << 10 // read at a time
 	maxUnreadable = 1024      // blocks in a row that a zone may have before its end is given up
+	loadTries     = 4         // a device that fails now and then must not cost what it holds
 )
 
 // loader reads the table and finds out where the zones end that were written
@@ -21,6 +22,11 @@ const (
 // it writes what it found into the table, with a new generation for these
 // zones, so that blocks that survived behind a gap never count for something
 // written later.
+//
+// An error of the base must not end a zone early: what was answered would be
+// gone, and for good, because of the new generation. So reads are tried again; a
+// block that cannot be read but has a sum counts as written, and a zone whose
+// sums cannot be read counts as full, which loses nothing.
 type loader struct {
 	t        *table
 	op       tableOp
@@ -37,6 +43,7 @@ type loader struct {
 	count   uint64 // blocks being read
 	single  uint64 // blocks that are read one by one, after an error
 	missing int    // unreadable blocks in a row
+	tries   int    // of the present read
 	step    func(l *loader, err error)
 }
 
@@ -130,7 +137,13 @@ func (l *loader) readSums() {
 		l.zoneDone()
 		return
 	}
-	l.step = (*loader).sumsRead
+	l.step, l.tries = (*loader).sumsRead, 0
+	l.readPair()
+}
+
+func (l *loader) readPair() {
+	t := l.t
+	l.tries++
 	l.op.read(l.pair, t.sumLBA(t.sumKey(l.zone, l.at)), 2*t.unit)
 }
 
@@ -138,8 +151,10 @@ func (l *loader) sumsRead(err error) {
 	switch {
 	case err == nil:
 		l.readData()
-	case errors.Is(err, unix.EIO): // as if there were none
-		l.zoneDone()
+	case errors.Is(err, unix.EIO) && l.tries < loadTries:
+		l.readPair()
+	case errors.Is(err, unix.EIO):
+		l.giveUp()
 	default:
 		l.fail(fmt.Errorf("read the sums of zone %d: %w", l.zone, err))
 	}
@@ -167,7 +182,13 @@ func (l *loader) readData() {
 		l.zoneDone()
 		return
 	}
-	l.step = (*loader).dataRead
+	l.step, l.tries = (*loader).dataRead, 0
+	l.readBlocks()
+}
+
+func (l *loader) readBlocks() {
+	t := l.t
+	l.tries++
 	l.op.read(l.buf[:l.count*t.blockBytes()], l.zone*t.d.zone+l.at, l.count)
 }
 
@@ -184,12 +205,16 @@ func (l *loader) dataRead(err error) {
 		l.single = l.count
 		l.readData()
 		return
-	case err != nil: // it was written if something behind it was
+	case err != nil && l.tries < loadTries:
+		l.readBlocks()
+		return
+	case err != nil:
 		if l.missing++; l.missing > maxUnreadable {
-			l.zoneDone()
+			l.giveUp()
 			return
 		}
 		l.at++
+		l.end = l.at
 	}
 	for i := uint64(0); err == nil && i < l.count; i++ {
 		block := l.buf[i*t.blockBytes() : (i+1)*t.blockBytes()]
@@ -215,6 +240,12 @@ func (l *loader) dataRead(err error) {
 		return
 	}
 	l.readData()
+}
+
+// giveUp has a zone count as full whose end cannot be found.
+func (l *loader) giveUp() {
+	l.end = l.t.d.m.capacity
+	l.zoneDone()
 }
 
 // zoneDone takes what fits as written, in whole write units.

@@ -7,6 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/bdev/errinj"
+	"goftl/bdev/internal/devtest"
 	"goftl/bdev/zone"
 )
 
@@ -124,6 +126,63 @@ func TestReadOnlyBase(t *testing.T) {
 	}
 	if !bytes.Equal(was, r.below.Data()) {
 		t.Fatal("the base was written to")
+	}
+}
+
+// TestReadErrorsWhileLoading has the base fail reads while the ends of zones are looked for: nothing that was answered
+// may be lost by it, least of all for good. On the base the sums of zone 1, which begins at block 16, are blocks 114 and
+// 115.
+func TestReadErrorsWhileLoading(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		rule errinj.Rule
+		wp   uint64 // of zone 1, of which 3 blocks were written
+		bad  bool   // the last of them cannot be read
+	}{
+		{"sums, now and then", errinj.Rule{From: 114, To: 116, Count: 2}, 19, false},
+		{"sums, always", errinj.Rule{From: 114, To: 116}, 32, false},
+		{"the last block, now and then", errinj.Rule{From: 18, To: 19, Count: 3}, 19, false},
+		{"the last block, always", errinj.Rule{From: 18, To: 19}, 19, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := zone.Options{Base: "e", ZoneBlocks: 16, Persist: true}
+			env := devtest.New(t)
+			r := &rig{Env: env, below: env.Malloc("m", 128, 8)}
+			below, err := errinj.Create(r.M, r.Main, errinj.Options{Name: "e", Base: "m", Own: true})
+			want(t, err, 0)
+			r.start(o)
+			want(t, r.Write(r.ch, 16, 3, 7), 0)
+			r.stop()
+
+			c.rule.Action, c.rule.Ops = errinj.Fail, bdev.Ops(bdev.OpRead)
+			rule, err := below.Driver().(*errinj.Driver).Add(c.rule)
+			want(t, err, 0)
+			for range 2 { // what the first load made durable is what the second finds
+				r.start(o)
+				if z := r.info(16); z.WP != c.wp {
+					t.Fatalf("%+v", z)
+				}
+				n := uint64(3)
+				if c.bad {
+					n--
+					_, err := r.Read(r.ch, 18, 1)
+					want(t, err, unix.EIO)
+				}
+				buf, err := r.Read(r.ch, 16, n)
+				want(t, err, 0)
+				if buf[0] != 7 || buf[n*4096-1] != 7 {
+					t.Fatal("lost")
+				}
+				r.stop()
+				rule.Remove()
+				c.bad = false
+			}
+			r.start(o)
+			want(t, r.op(r.ch.ZoneReset, 16), 0)
+			want(t, r.Write(r.ch, 16, 1, 9), 0)
+			r.stop()
+			r.End("e")
+		})
 	}
 }
 

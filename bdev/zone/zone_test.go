@@ -32,7 +32,10 @@ func newRig(t testing.TB, o zone.Options) *rig {
 
 func (r *rig) start(o zone.Options) {
 	r.T.Helper()
-	o.Name, o.Base = "z", "m"
+	o.Name = "z"
+	if o.Base == "" {
+		o.Base = "m"
+	}
 	b, err := zone.Create(r.M, r.Main, o)
 	if err != nil {
 		r.T.Fatal(err)
