@@ -61,6 +61,8 @@ type logState struct {
 	q     queue  // writes and trims that wait
 	seq   uint64 // given to what was queued last
 	free  *recordOp
+	hdrs  []byte // of all records
+	vss   []byte
 	under int // records under way: packed and not switched
 	// writing counts device writes of records under way.
 	writing int
@@ -98,19 +100,17 @@ func (l *logState) push(r *Request) {
 	l.q.push(r)
 }
 
-func newRecordOp(d *Device) *recordOp {
+func newRecordOp(d *Device, hdr, vss []byte) *recordOp {
 	r := &recordOp{
 		d:      d,
-		hdr:    iobuf.Alloc(blockSize),
+		hdr:    hdr,
+		vss:    vss,
 		bufs:   make([][]byte, 0, record.MaxBlocks+1),
 		parts:  make([]part, 0, record.MaxTrims),
 		lbas:   make([]uint64, record.MaxTrims),
 		counts: make([]uint64, record.MaxTrims),
 		sums:   make([]uint64, record.MaxBlocks+1),
 		seqs:   make([]uint64, record.MaxBlocks+1),
-	}
-	if d.lay.VSS {
-		r.vss = iobuf.Alloc((record.MaxBlocks + 1) * int(d.cache.info.MDSize))
 	}
 	r.w.owner = r
 	r.w.effective = recordEffective
@@ -123,22 +123,30 @@ func (d *Device) initLog() {
 	if d.lay.NoCache {
 		d.log_.cur.reserve, d.log_.cur.aheadPct = d.lim.gcReserve, uint32(d.cfg.BandThresholdPct)
 	}
-	for range maxRecords {
-		r := newRecordOp(d)
-		r.next = d.log_.free
-		d.log_.free = r
+	perRecord := 0
+	if d.lay.VSS {
+		perRecord = (record.MaxBlocks + 1) * int(d.cache.info.MDSize)
 	}
-	d.log_.inflight.init()
+	l := &d.log_
+	l.hdrs, l.vss = iobuf.Alloc(maxRecords*blockSize), iobuf.Alloc(maxRecords*perRecord)
+	for i := range maxRecords {
+		r := newRecordOp(d, nth(l.hdrs, i, blockSize), nth(l.vss, i, perRecord))
+		r.next = l.free
+		l.free = r
+	}
+	l.inflight.init()
 }
 
+// nth is piece i of buf, which is cut into pieces of n bytes.
+func nth(buf []byte, i, n int) []byte { return buf[i*n : (i+1)*n : (i+1)*n] }
+
 func (d *Device) freeLog() {
-	for r := d.log_.free; r != nil; r = r.next {
-		iobuf.Free(r.hdr)
-		if r.vss != nil {
-			iobuf.Free(r.vss)
-		}
+	l := &d.log_
+	if l.under == 0 { // else a device that hangs may still read them
+		iobuf.Free(l.hdrs)
+		iobuf.Free(l.vss)
 	}
-	d.log_.free = nil
+	l.free, l.hdrs, l.vss = nil, nil, nil
 }
 
 func (l *logState) takeOp() *recordOp {

@@ -325,8 +325,23 @@ func (d *Disk) newPage() *page {
 		d.free = d.free[:n-1]
 		return p
 	}
+	if p := spare.take(d.pageKind()); p != nil {
+		return p
+	}
 	return &page{data: make([]byte, d.opt.BlockSize), md: make([]byte, d.opt.MDSize)}
 }
+
+// Release ends the use of the device and keeps its memory for those that come after it.
+func (d *Disk) Release() {
+	for lba := range d.stable {
+		d.dropChain(uint64(lba))
+		d.setStable(uint64(lba), nil)
+	}
+	spare.give(d.pageKind(), d.free)
+	d.stable, d.cached, d.dirty, d.free, d.inflight = nil, nil, nil, nil, nil
+}
+
+func (d *Disk) pageKind() pageKind { return pageKind{d.opt.BlockSize, d.opt.MDSize} }
 
 func (d *Disk) freePage(p *page) {
 	if p != nil {

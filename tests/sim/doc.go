@@ -10,7 +10,8 @@
 // hash says whether two runs were the same. ForEachSeed runs a test over many seeds and prints, for the first that
 // fail, the end of the trace and the command that replays it:
 //
-//	go test ./tests/sim/... -seeds 10000          10000 fresh seeds for each test
+//	go test ./tests/sim/... -seeds 10000          10000 fresh seeds for each test, fewer for those of a larger scale
+//	go test ./tests/sim/... -total 10000          10000 fresh seeds in all worlds together
 //	go test ./tests/sim -run Schedules -seed 4711 -simtrace   one seed, with its trace
 //
 // Nothing here reads a clock or starts a goroutine, except ForEachSeed, which gives every core seeds of its own.

@@ -66,13 +66,11 @@ func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) e
 		writeCounters(t, path, counters)
 		return 1, counters
 	}
-	first, n := plan(count)
-	if *flagSeeds > 1 {
-		n = max(1, n/scale)
-	}
+	first, n := plan(count, scale)
 	s := &sweep{t: t, first: first, n: int64(n), counters: make(map[string]uint64)}
 	start := time.Now()
 	batch = min(batch, max(1, n/runtime.GOMAXPROCS(0)))
+	defer s.progress(start)()
 	for range min(runtime.GOMAXPROCS(0), n) {
 		s.wg.Add(1)
 		go s.workForked(batch)
@@ -89,9 +87,11 @@ func (s *sweep) workForked(batch int) {
 		if i >= s.n {
 			return
 		}
-		if !s.child(i, min(int64(batch), s.n-i)) {
+		n := min(int64(batch), s.n-i)
+		if !s.child(i, n) {
 			s.failures.Add(1)
 		}
+		s.done.Add(n)
 	}
 }
 
@@ -108,7 +108,7 @@ func (s *sweep) child(i, n int64) bool {
 	shm := ShmDir(s.t)
 	defer os.RemoveAll(shm)
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+file, shmEnv+"="+shm)
+	cmd.Env = append(os.Environ(), childEnv+"="+file, shmEnv+"="+shm, "GOMAXPROCS=1") // one child per core
 	out, err := cmd.CombinedOutput()
 	if text, readErr := os.ReadFile(file); readErr == nil {
 		counters := make(map[string]uint64)

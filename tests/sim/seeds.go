@@ -19,10 +19,14 @@ import (
 
 var (
 	flagSeeds = flag.Int("seeds", 0, "how many seeds each simulated test runs (0: its default)")
+	flagTotal = flag.Int("total", 0, "how many seeds the tests of all worlds play together, each its share (0: see -seeds)")
 	flagSeed  = flag.Uint64("seed", 0, "the first seed (0: a fixed one, or with -seeds a fresh one)")
 	flagFails = flag.Int("failures", 3, "how many failing seeds are reported before a test gives up")
 	flagTrace = flag.Bool("simtrace", false, "write the trace of every seed to standard output; use with -seed")
 )
+
+// Weights is the sum of the shares of all tests of worlds, in eighths: a test of scale s has a share of 8/s.
+const Weights = 49
 
 const tailLines = 60 // of trace in a report
 
@@ -35,6 +39,9 @@ type Case struct {
 	Counters map[string]uint64 // what the run reached; summed up over all seeds
 	Alone    bool              // nothing else runs in this process
 }
+
+// Share is the share of a test of this scale in all seeds, in eighths.
+func Share(scale int) int { return 8 / scale }
 
 // Stream returns a source of randomness of its own for one part of the run, so that what one part draws does not change
 // what the others do. It depends on the seed, the name and n.
@@ -51,9 +58,15 @@ func NewCase(seed uint64, live io.Writer) *Case {
 	return &Case{Seed: seed, Rand: NewRand(seed), Trace: NewTrace(live), Counters: make(map[string]uint64)}
 }
 
-// plan says which seeds to run: the flags' or the default.
-func plan(count int) (first uint64, n int) {
+// plan says which seeds to run: the flags', divided by scale, or the default.
+func plan(count, scale int) (first uint64, n int) {
 	first, n = *flagSeed, *flagSeeds
+	switch {
+	case *flagTotal > 0:
+		n = max(1, (*flagTotal*8+Weights*scale/2)/(Weights*scale))
+	case n > 1:
+		n = max(1, n/scale)
+	}
 	switch {
 	case n > 0 && first == 0:
 		first = uint64(time.Now().UnixNano()) & (1<<48 - 1)
@@ -70,16 +83,14 @@ func plan(count int) (first uint64, n int) {
 // the number of seeds that -seeds asks for, for tests whose seeds are long. It returns the sums of the counters.
 func ForEachSeed(t *testing.T, count, scale int, fn func(c *Case) error) map[string]uint64 {
 	t.Helper()
-	first, n := plan(count)
-	if *flagSeeds > 1 {
-		n = max(1, n/scale)
-	}
+	first, n := plan(count, scale)
 	workers := min(runtime.GOMAXPROCS(0), n)
 	if *flagTrace || InChild() {
 		workers = 1
 	}
 	s := &sweep{t: t, first: first, n: int64(n), fn: fn, alone: workers == 1, counters: make(map[string]uint64)}
 	start := time.Now()
+	defer s.progress(start)()
 	for range workers {
 		s.wg.Add(1)
 		go s.work()
@@ -108,6 +119,7 @@ type sweep struct {
 	alone    bool
 	replay   string // command; "": made of test and seed
 	next     atomic.Int64
+	done     atomic.Int64
 	failures atomic.Int64
 	wg       sync.WaitGroup
 	mu       sync.Mutex
@@ -125,6 +137,7 @@ func (s *sweep) work() {
 		if !ok {
 			s.failures.Add(1)
 		}
+		s.done.Add(1)
 		s.add(c.Counters)
 	}
 }
@@ -137,8 +150,35 @@ func (s *sweep) add(counters map[string]uint64) {
 	}
 }
 
+const progressEvery = 20 * time.Second
+
+// progress says every now and then how far the seeds are, until the function that it returns is called.
+func (s *sweep) progress(start time.Time) (end func()) {
+	if InChild() || *flagTrace {
+		return func() {}
+	}
+	tick, stop := time.NewTicker(progressEvery), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
+			done, took := min(s.done.Load(), s.n), time.Since(start)
+			if done == 0 {
+				continue
+			}
+			left := time.Duration(float64(took) / float64(done) * float64(s.n-done))
+			fmt.Printf("%s: %d of %d seeds, %.0f a minute, %v left, %d failures\n", s.t.Name(), done, s.n,
+				float64(done)/took.Minutes(), left.Round(time.Second), s.failures.Load())
+		}
+	}()
+	return func() { tick.Stop(); close(stop) }
+}
+
 func (s *sweep) report(start time.Time) {
-	n, took := min(s.next.Load(), s.n), time.Since(start)
+	n, took := s.done.Load(), time.Since(start)
 	s.t.Logf("%d seeds from %d in %v (%.0f a second)", n, s.first, took.Round(time.Millisecond), float64(n)/took.Seconds())
 }
 

@@ -123,6 +123,7 @@ func play(t *testing.T, name string) {
 	seeds, counters := sim.ForEachSeedForked(t, k.Count, k.Scale, 100, func(c *sim.Case) error {
 		p := NewPlay(c, FTL{}, NewPlan(c.Seed, k), shm)
 		err := p.Run()
+		p.Release()
 		for k, v := range p.Counters {
 			c.Count(k, v)
 		}

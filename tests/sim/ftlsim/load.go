@@ -1,7 +1,6 @@
 package ftlsim
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -65,9 +64,20 @@ func (l *load) slot() *slot {
 		l.free = l.free[:n-1]
 		return s
 	}
-	s := &slot{l: l, mem: make([]byte, l.most*model.BlockSize)}
+	s := &slot{l: l, mem: spare.take(int(l.most) * model.BlockSize)}
 	s.r.play, s.r.Done = s, loadDone
 	return s
+}
+
+// end gives the memory back, if nobody else may have it.
+func (l *load) end() {
+	if l.out != 0 {
+		return
+	}
+	for _, s := range l.free {
+		spare.give(s.mem)
+	}
+	l.free = nil
 }
 
 // draw chooses the next operation that is to be submitted.
@@ -183,10 +193,7 @@ func loadDone(q *Request) {
 		p.succeeded(s)
 	}
 	if q.Bufs != nil && q.Kind != Trim && q.Kind != Flush {
-		// From now on the buffers are the user's again.
-		for at := 0; at < int(q.Count)*model.BlockSize; at += 512 {
-			binary.LittleEndian.PutUint64(s.mem[at:], 0x5555555555555555)
-		}
+		spoil(s.mem[:q.Count*model.BlockSize])
 	}
 	l.free = append(l.free, s)
 	if l.plan.Again {

@@ -108,6 +108,13 @@ func (p *Play) Run() error {
 	return nil
 }
 
+// Release gives the memory of the disks to the runs that come after this one.
+func (p *Play) Release() {
+	for _, d := range p.disks {
+		d.Release()
+	}
+}
+
 func (p *Play) run() error {
 	for i := range p.plan.Lives {
 		l := &p.plan.Lives[i]
@@ -345,6 +352,7 @@ func (p *Play) verify(f fuse) error {
 	if err := p.phase("verification", stepsLoad, f, v.finished); err != nil {
 		return err
 	}
+	v.end()
 	p.m.ReadEnds(v.acks)
 	if p.point == nil {
 		for lba, id := range v.found {
@@ -432,6 +440,7 @@ func (p *Play) fillUp() error {
 func (p *Play) load(ph *Phase, f fuse) error {
 	l := p.newLoad(ph)
 	p.life.boot.Thread.Send(runLoad, l)
+	defer l.end()
 	return p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 })
 }
 

@@ -45,7 +45,15 @@ func (v *verifier) request() *Request {
 		v.free = v.free[:n-1]
 		return q
 	}
-	return &Request{Kind: Read, Bufs: [][]byte{make([]byte, 128*model.BlockSize)}, Done: verified, play: v}
+	return &Request{Kind: Read, Bufs: [][]byte{spare.take(128 * model.BlockSize)}, Done: verified, play: v}
+}
+
+// end gives the memory back; everything has come back.
+func (v *verifier) end() {
+	for _, q := range v.free {
+		spare.give(q.Bufs[0])
+	}
+	v.free = nil
 }
 
 func verified(q *Request) {
@@ -67,6 +75,7 @@ func verified(q *Request) {
 	default:
 		p.failf("verification: read [%d +%d]: %w", q.LBA, q.Count, q.Err)
 	}
+	spoil(q.Bufs[0])
 	v.free = append(v.free, q)
 	v.fill()
 }
