@@ -202,3 +202,7 @@ func (p *epoll) pause(d time.Duration) {
 	p.until = unix.NsecToTimespec(int64(d))
 	_ = unix.Nanosleep(&p.until, nil)
 }
+
+// offer lets another thread have the core if Linux thinks that it is its turn, and comes back at once if not. The
+// scheduler of Go is told, so that a stop of the world need not wait for this goroutine meanwhile.
+func offer() { _, _, _ = syscall.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -66,8 +66,8 @@ func (r *Reactor) pollThreads() bool {
 func (r *Reactor) idle() {
 	if len(r.seats) > 0 && !r.stopping {
 		if r.opts.Mode == Poll {
-			if r.idleTurns%shareIdle == 0 {
-				r.shareAt = 0 // nothing to lose by sharing more often
+			if r.idleTurns%shareIdle == 0 && !r.spare() {
+				r.shareAt, r.napAt = 0, 0 // nothing to lose by sharing more often
 			}
 			r.share()
 			return
@@ -131,25 +131,32 @@ func (r *Reactor) mustPoll() bool {
 // spare reports whether a place is left beside the reactors that are awake.
 func (r *Reactor) spare() bool { return awake.Load() < r.places }
 
-// share sleeps a little when it is time to and reactors have taken every place, so that the others get on.
+// share gives others their share of the core. It offers the core when a slice is over; and when reactors have taken
+// every place, it leaves the core every ShareEvery. One that naps keeps its place: its nap may last, because the
+// runtime lets nobody come back while it stops the world, and then the others must go on sharing.
 func (r *Reactor) share() {
 	if r.now < r.shareAt {
 		return
 	}
-	r.shareAt = r.now + int64(ShareEvery)
-	r.publish()
-	r.places = places()
-	if r.spare() {
-		return
+	r.shareAt = r.now + int64(slice)
+	nap := false
+	if r.now >= r.napAt {
+		r.napAt = r.now + int64(ShareEvery)
+		r.publish()
+		r.places = places()
+		nap = !r.spare()
 	}
-	r.stats.naps++
 	from := Now()
 	for _, s := range r.seats {
 		s.thread.Ended(from)
 	}
-	awake.Add(-1)
-	r.poll.pause(ShareNap)
-	awake.Add(1)
+	if nap {
+		r.stats.naps++
+		r.poll.pause(ShareNap)
+	} else {
+		r.stats.offers++
+		offer()
+	}
 	r.now = Now()
 	if r.lastStart != 0 {
 		r.lastStart += r.now - from
@@ -226,6 +233,7 @@ func (r *Reactor) publish() {
 	p.busyTurns.Store(c.busyTurns)
 	p.sleeps.Store(c.sleeps)
 	p.naps.Store(c.naps)
+	p.offers.Store(c.offers)
 	p.events.Store(c.events)
 	p.began.Store(c.began)
 	p.busy.Store(c.busy)

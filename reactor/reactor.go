@@ -41,6 +41,7 @@ type Reactor struct {
 	now       int64
 	spinUntil int64
 	shareAt   int64
+	napAt     int64
 	lastStart int64 // start of the last busy turn whose end is not known yet; 0: none
 	nap       time.Duration
 	places    int32 // as of the last look, at most ShareEvery ago
@@ -54,12 +55,12 @@ type Reactor struct {
 }
 
 type counts struct {
-	turns, busyTurns, sleeps, naps, events uint64
+	turns, busyTurns, sleeps, naps, offers, events uint64
 	began, busy                            int64
 }
 
 type published struct {
-	turns, busyTurns, sleeps, naps, events atomic.Uint64
+	turns, busyTurns, sleeps, naps, offers, events atomic.Uint64
 	began, busy, at                        atomic.Int64
 }
 
@@ -73,6 +74,7 @@ type Stats struct {
 	BusyTurns uint64
 	Sleeps    uint64 // waits in the kernel for something to do
 	Naps      uint64 // sleeps cut short because a poller had to be polled, or to share the core
+	Offers    uint64 // times that the core was offered to others
 	Events    uint64 // events of file descriptors
 	Busy      time.Duration
 	Idle      time.Duration
@@ -116,7 +118,7 @@ func (r *Reactor) Stats() Stats {
 	s := Stats{
 		Name: r.opts.Name, CPU: r.opts.CPU, Mode: r.opts.Mode,
 		Turns: p.turns.Load(), BusyTurns: p.busyTurns.Load(), Sleeps: p.sleeps.Load(), Naps: p.naps.Load(),
-		Events: p.events.Load(), Busy: time.Duration(p.busy.Load()),
+		Offers: p.offers.Load(), Events: p.events.Load(), Busy: time.Duration(p.busy.Load()),
 	}
 	s.Idle = time.Duration(p.at.Load()-p.began.Load()) - s.Busy
 	for _, t := range r.Threads() {
