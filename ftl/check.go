@@ -19,10 +19,16 @@ type CheckReport struct {
 	BadCounts uint64 // segments whose valid count is not what the mapping says
 	Gaps      uint64 // durable user records that cannot be read
 	Rotten    uint64 // pages of the mapping
-	Problems  []string
+	// Accepted is how many of such records and pages the device goes on without
+	// because it was told to (Config.AcceptLoss). They are no fault of what is
+	// there now and do not count. What they held and nobody has written since
+	// may be older than it was; the blocks of a page are Lost until they are
+	// written.
+	Accepted uint64
+	Problems []string
 }
 
-// OK says whether nothing is wrong.
+// OK says whether nothing is wrong, but for what was accepted.
 func (r *CheckReport) OK() bool {
 	return r.Lost+r.BadSums+r.Orphans+r.BadCounts+r.Gaps+r.Rotten == 0
 }
@@ -65,9 +71,14 @@ func (d *Device) Check(done func(rep *CheckReport, err error)) {
 	if d.lay.VSS {
 		c.md = iobuf.Alloc(checkBlocks * int(d.cache.info.MDSize))
 	}
-	c.rep.Gaps, c.rep.Rotten = d.redoGaps, d.rottenPages
-	if d.redoGaps > 0 {
+	switch {
+	case d.lossAccepted:
+		c.rep.Accepted = d.redoGaps + d.rottenPages
+	case d.redoGaps > 0:
 		c.rep.problem("%d durable user records cannot be read", d.redoGaps)
+		fallthrough
+	default:
+		c.rep.Gaps, c.rep.Rotten = d.redoGaps, d.rottenPages
 	}
 	c.countLost()
 	c.nextSegment()

@@ -104,6 +104,7 @@ type Device struct {
 	redoFrom      uint64
 	redoTo        uint64
 	redoGaps      uint64
+	lossAccepted  bool // redoGaps and rottenPages are what somebody decided to go on without
 	redone        int
 	rottenPages   uint64
 	fromShm       bool

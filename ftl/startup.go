@@ -509,6 +509,7 @@ func stepJudge(p *process) {
 			p.Next()
 			return
 		}
+		d.lossAccepted = true
 		d.log.Warn("loss of durable data accepted", "records", d.redoGaps, "pages", d.rottenPages)
 		d.sb.State |= superblock.StateDegraded
 	}

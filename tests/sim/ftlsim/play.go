@@ -471,8 +471,7 @@ func (p *Play) settle() error {
 	if err := p.dev.Rested(buffers); err != nil {
 		return err
 	}
-	// What a load lost, and was told to accept, a check reports for as long as the device runs.
-	if !p.tolerant() && !p.kind.Rot && p.life.plan.Check {
+	if !p.tolerant() && p.life.plan.Check {
 		if err := p.check(); err != nil {
 			return err
 		}
