@@ -192,6 +192,8 @@ func (c *Channel) submitLike(io *IO, op Op, lba uint64, done DoneFunc) error {
 		return c.ZoneAppendv(io.Bufs, io.MD, lba, io.Count, done, io)
 	case OpZoneInfo:
 		return c.ZoneInfo(lba, io.Zones, done, io)
+	case OpExtents:
+		return c.Extents(lba, io.Count, io.Extents, done, io)
 	default:
 		return fmt.Errorf("bdev %s: unknown operation %d: %w", c.k.b.Name(), op, ErrUnsupported)
 	}

@@ -242,6 +242,30 @@ func (c *Channel) WriteZeroes(lba, count uint64, done DoneFunc, ctx any) error {
 	return c.rangeOp(OpWriteZeroes, ops.Has(OpWriteZeroes) || ops.Has(OpWrite), lba, count, done, ctx)
 }
 
+// Extents says which of count blocks at lba are stored. It fills in out, from
+// its beginning and from lba on, and says how many in Result of the IO: at
+// least one, none of them empty. They may end before lba+count and never end
+// behind it: a driver does no more than it can do without holding others up.
+// The slice must stay as it is until done.
+func (c *Channel) Extents(lba, count uint64, out []Extent, done DoneFunc, ctx any) error {
+	k := c.k
+	if k.outside(lba, count) {
+		return k.rangeError(OpExtents, lba, count)
+	}
+	if !k.limits.ops.Has(OpExtents) {
+		return ErrUnsupported
+	}
+	if len(out) == 0 {
+		return k.lengthError(OpExtents, "room for extents", 0, 1)
+	}
+	io := c.prepare(OpExtents, lba, count, done, ctx)
+	if io == nil {
+		return ErrNoMem
+	}
+	io.Extents = out
+	return k.startAny(io)
+}
+
 // Reset resets the device. New IOs of all channels wait until it is done; those
 // that wait in the layer already are aborted. For a driver that has no reset
 // the layer waits until nothing is in flight.

@@ -151,7 +151,7 @@ func (k *core) release(io *IO) {
 	io.MD = nil
 	io.one[0] = nil
 	if io.Op > OpWrite {
-		io.Bufs2, io.Zones, io.Target, io.abortCtx = nil, nil, nil, nil
+		io.Bufs2, io.Zones, io.Extents, io.Target, io.abortCtx = nil, nil, nil, nil, nil
 	}
 	io.next = k.free
 	k.free = io

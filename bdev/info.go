@@ -121,5 +121,13 @@ type ZoneInfo struct {
 	Conventional bool
 }
 
+// Extent is a run of blocks of one kind.
+type Extent struct {
+	Blocks uint64
+	// Hole says that nothing is stored for the blocks and that they read as
+	// zeroes. Blocks of which that is not known are none.
+	Hole bool
+}
+
 // MediaExtent is a run of blocks that the device asks to be relocated.
 type MediaExtent struct{ LBA, Blocks uint64 }

@@ -48,7 +48,8 @@ type IO struct {
 	t0   int64 // ns, time of submission
 	err  error
 
-	// Result is the LBA that a zone append wrote to.
+	// Result is the LBA that a zone append wrote to, or how many of Extents were
+	// filled in.
 	Result uint64
 	// Driver is the driver's own state. It survives the reuse of the IO, so
 	// that it is allocated once.
@@ -63,6 +64,8 @@ type IO struct {
 	Bufs2 [][]byte
 	// Zones is filled in by OpZoneInfo, from the zone at LBA on.
 	Zones []ZoneInfo
+	// Extents is filled in by OpExtents.
+	Extents []Extent
 	// Target is the IO that OpAbort is about.
 	Target   *IO
 	abortCtx any

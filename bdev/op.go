@@ -24,13 +24,14 @@ const (
 	OpZoneOffline
 	OpZoneAppend
 	OpZoneInfo
+	OpExtents
 
-	NumOps = int(OpZoneInfo) + 1
+	NumOps = int(OpExtents) + 1
 )
 
 var opNames = [NumOps]string{
 	"read", "write", "flush", "unmap", "write_zeroes", "reset", "abort", "compare", "compare_and_write", "copy",
-	"zone_reset", "zone_open", "zone_close", "zone_finish", "zone_offline", "zone_append", "zone_info",
+	"zone_reset", "zone_open", "zone_close", "zone_finish", "zone_offline", "zone_append", "zone_info", "extents",
 }
 
 func (o Op) String() string {

@@ -50,6 +50,7 @@ func TestBadSubmissionsAreRefusedAtOnce(t *testing.T) {
 		{"no unmap", ch.Unmap(0, 2, no, nil), unix.ENOTSUP},
 		{"no zones", ch.ZoneReset(0, no, nil), unix.ENOTSUP},
 		{"no zone info", ch.ZoneInfo(0, make([]bdev.ZoneInfo, 1), no, nil), unix.ENOTSUP},
+		{"no extents", ch.Extents(0, 1, make([]bdev.Extent, 1), no, nil), unix.ENOTSUP},
 		{"copy onto itself", ch.Copy(0, 2, 4, no, nil), unix.EINVAL},
 	}
 	for _, c := range cases {

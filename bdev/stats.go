@@ -33,6 +33,7 @@ var classOf = [32]Class{
 	OpReset: ClassOther, OpAbort: ClassOther, OpCompare: ClassRead, OpCompareAndWrite: ClassWrite, OpCopy: ClassOther,
 	OpZoneReset: ClassOther, OpZoneOpen: ClassOther, OpZoneClose: ClassOther, OpZoneFinish: ClassOther,
 	OpZoneOffline: ClassOther, OpZoneAppend: ClassWrite, OpZoneInfo: ClassOther,
+	OpExtents: ClassOther,
 }
 
 // OpStats counts the completed IOs of one kind.

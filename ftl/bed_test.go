@@ -272,6 +272,8 @@ func (b *bed) submit(op Op, lba, n uint64, fua bool) *call {
 		c.buf = iobuf.Alloc(int(n) * 4096)
 		c.req.Bufs = [][]byte{c.buf}
 	case OpTrim, OpFlush:
+	case OpExtents:
+		c.req.Extents = make([]bdev.Extent, 1+b.rnd.IntN(12))
 	}
 	for i := range n {
 		if op != OpWrite && op != OpTrim {

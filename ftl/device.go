@@ -69,6 +69,7 @@ type Device struct {
 	log_       logState
 	flusher    flushState
 	reader     readerState
+	asked      questions
 	readOps    []*readOp
 	compaction mover
 	gc         mover
@@ -217,6 +218,7 @@ func (d *Device) buildMemory() error {
 	d.compaction.pick, d.compaction.wanted = pickChunk, compactionWanted
 	d.gc.init(d, "relocation", SourceGC, 0)
 	d.gc.pick, d.gc.wanted = pickBand, gcWanted
+	d.asked.scan = maxExtentScan
 	return d.initChannels()
 }
 

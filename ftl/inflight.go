@@ -122,6 +122,18 @@ func (m *inflightMap) has(lba uint64) bool {
 	return m.n != 0 && m.slots[m.at(lba)].key != 0
 }
 
+// run returns how many of the n blocks from lba on, at least one, have nothing
+// under way, or have.
+func (m *inflightMap) run(lba, n uint64) (count uint64, none bool) {
+	if m.n == 0 {
+		return n, true
+	}
+	none = !m.has(lba)
+	for count = 1; count < n && m.has(lba+count) != none; count++ {
+	}
+	return count, none
+}
+
 // remove forgets lba if the block with that number is still the newest.
 func (m *inflightMap) remove(lba, seq uint64) {
 	h := m.at(lba)

@@ -3,8 +3,10 @@ package ftl
 import (
 	"golang.org/x/sys/unix"
 
+	"goftl/bdev"
 	"goftl/ftl/l2p"
 	"goftl/ftl/layout"
+	"goftl/internal/assert"
 )
 
 // Op is what a request asks for.
@@ -12,10 +14,11 @@ type Op uint8
 
 // Operations of a Request.
 const (
-	OpRead  Op = iota
-	OpWrite    // with FUA: durable before it completes
-	OpTrim     // the blocks read as zeroes afterwards; as durable as a write
-	OpFlush    // everything that completed before it was submitted is durable
+	OpRead    Op = iota
+	OpWrite      // with FUA: durable before it completes
+	OpTrim       // the blocks read as zeroes afterwards; as durable as a write
+	OpFlush      // everything that completed before it was submitted is durable
+	OpExtents    // which blocks are stored; nothing is read
 )
 
 // Request is one operation of a user. The caller owns it and its buffers and
@@ -27,6 +30,10 @@ type Request struct {
 	Count uint64 // blocks
 	// Bufs hold Count blocks; every element is a multiple of 4096 bytes.
 	Bufs [][]byte
+	// Extents is filled in by OpExtents, as far as Filled says, from LBA on. At
+	// least one is, if there is no error; they may cover less than Count blocks.
+	Extents []bdev.Extent
+	Filled  int
 	// Done is called on the core thread, never from inside Submit. Err is nil,
 	// or a unix.Errno: EIO (some of exactly these blocks cannot be read, or
 	// could not be written), ENOSPC, EROFS, ENODEV, EINVAL.
@@ -50,10 +57,13 @@ func (r *Request) check(blocks uint64) error {
 	if r.Op == OpFlush {
 		return nil
 	}
-	if r.Op > OpFlush || r.Count == 0 || r.LBA >= blocks || r.Count > blocks-r.LBA {
+	if r.Op > OpExtents || r.Count == 0 || r.LBA >= blocks || r.Count > blocks-r.LBA {
 		return unix.EINVAL
 	}
-	if r.Op == OpTrim {
+	if r.Op == OpExtents && len(r.Extents) == 0 {
+		return unix.EINVAL
+	}
+	if r.Op == OpTrim || r.Op == OpExtents {
 		return nil
 	}
 	n := uint64(0)
@@ -122,6 +132,10 @@ func (d *Device) Submit(r *Request) { d.own.Submit(r) }
 func (d *Device) start(r *Request) {
 	d.inUse++
 	d.countRequest(r)
+	if r.Op == OpExtents {
+		d.queueExtents(r)
+		return
+	}
 	if r.Op != OpFlush {
 		r.pin = l2p.PinRequest{LBA: r.LBA, Count: r.Count, Done: requestPinned, Arg: r}
 		if !d.table.Pin(&r.pin) {
@@ -156,6 +170,8 @@ func (d *Device) enqueue(r *Request) {
 		}
 	case OpFlush:
 		d.flusher.push(d, r)
+	case OpExtents:
+		assert.That(false, "ftl: a question about extents pins nothing")
 	}
 	d.wakeUser()
 }
@@ -173,6 +189,7 @@ func (d *Device) countRequest(r *Request) {
 		d.stats.TrimBlock += r.Count
 	case OpFlush:
 		d.stats.Flushes++
+	case OpExtents:
 	}
 }
 
@@ -215,7 +232,7 @@ func (d *Device) complete(r *Request) {
 		d.runDone(r.run)
 		return
 	}
-	if r.Op != OpFlush && r.pin.Count != 0 {
+	if r.Op != OpFlush && r.Op != OpExtents && r.pin.Count != 0 {
 		d.table.Unpin(&r.pin)
 	}
 	d.completeUnpinned(r)
@@ -241,7 +258,7 @@ func (d *Device) countUserError(r *Request) {
 		d.stats.User.Read.ErrorsMedia++
 	case OpWrite, OpTrim:
 		d.stats.User.Write.ErrorsMedia++
-	case OpFlush:
+	case OpFlush, OpExtents:
 	}
 }
 

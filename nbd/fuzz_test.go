@@ -25,7 +25,10 @@ func FuzzHandshake(f *testing.F) {
 	f.Add(join(opt(nil, proto.OptList, nil), opt(nil, proto.OptAbort, nil)), uint8(3))
 	f.Add(join(opt(nil, 99, make([]byte, 20000)), opt(nil, proto.OptGo, info[:5])), uint8(100))
 	f.Add([]byte{0, 0, 0, 0, 'I', 'H'}, uint8(2))
-	r := newRig(f, rigOptions{blocks: 16})
+	contexts := proto.AppendContextRequest(nil, "fake", "base:", proto.ContextAllocation)
+	f.Add(join(opt(nil, proto.OptStructuredReply, nil), opt(nil, proto.OptListMetaContext, contexts), opt(nil, proto.OptSetMetaContext, contexts),
+		opt(nil, proto.OptSetMetaContext, contexts[:9]), opt(nil, proto.OptGo, info)), uint8(5))
+	r := newRig(f, rigOptions{blocks: 16, extents: true})
 	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
 		whole := NewHandshake(r.cat)
 		used, out := whole.Feed(in)
@@ -59,9 +62,11 @@ func FuzzSession(f *testing.F) {
 		uint8(255), uint8(1), true)
 	f.Add(w(encode(proto.CmdWrite, 0, 1, 1<<40, 100, make([]byte, 100)), encode(proto.CmdDisc, 0, 0, 0, 0, nil)), uint8(0), uint8(0), false)
 	f.Add(w(encode(proto.CmdWrite, 0, 1, 0, 1<<30, nil)), uint8(9), uint8(9), false)
+	f.Add(w(encode(proto.CmdBlockStatus, proto.CmdFlagReqOne, 1, 5000, 1<<16, nil), encode(proto.CmdWrite, 0, 2, 9000, 1, []byte{1}),
+		encode(proto.CmdBlockStatus, 0, 3, 1, 1<<17-1, nil)), uint8(255), uint8(1), true)
 	f.Add(w(encode(proto.CmdRead, 4, 1, 0, 65536, nil), []byte("garbage that is no request at all")), uint8(40), uint8(2), true)
 	f.Fuzz(func(t *testing.T, in []byte, step, order uint8, structured bool) {
-		r := newRig(t, rigOptions{blocks: 32, slow: true, limits: Limits{Requests: 5, Bytes: 128 << 10}})
+		r := newRig(t, rigOptions{blocks: 32, slow: true, extents: true, limits: Limits{Requests: 5, Bytes: 128 << 10}})
 		w := r.connect(structured)
 		for len(in) > 0 && !w.closed {
 			n := min(len(in), 1+int(step))
@@ -107,10 +112,19 @@ func FuzzNegotiationData(f *testing.F) {
 	f.Add(proto.AppendInfoRequest(nil, "name", proto.InfoName, proto.InfoBlockSize))
 	f.Add(proto.AppendServer(nil, "name", "description"))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0})
+	f.Add(proto.AppendContextRequest(nil, "name", "base:", proto.ContextAllocation))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, ok := proto.ParseInfoRequest(b); ok {
 			require.LessOrEqual(t, len(r.Name)+6, len(b))
 			_ = r.Wants(proto.InfoName)
+		}
+		if r, ok := proto.ParseContextRequest(b); ok {
+			require.LessOrEqual(t, len(r.Name)+8, len(b))
+			require.False(t, r.Empty() && r.Wants(""))
+			_ = r.Wants(proto.ContextAllocation)
+		}
+		if id, name, ok := proto.ParseContext(b); ok {
+			require.Equal(t, b, proto.AppendContext(nil, id, string(name)))
 		}
 		if name, desc, ok := proto.ParseServer(b); ok {
 			require.Equal(t, b, proto.AppendServer(nil, string(name), string(desc)))

@@ -3,6 +3,7 @@ package nbd
 import (
 	"encoding/binary"
 
+	"goftl/bdev"
 	"goftl/internal/assert"
 	"goftl/nbd/proto"
 )
@@ -33,6 +34,7 @@ type Handshake struct {
 	fixed    bool
 	noZeroes bool
 	structd  bool
+	status   *export // whose base:allocation was selected
 	options  int
 
 	buf  []byte             // the part of a message that is there
@@ -155,7 +157,10 @@ func (h *Handshake) tooLong(o proto.Option) proto.OptionReply {
 	switch o {
 	case proto.OptList, proto.OptStartTLS, proto.OptStructuredReply:
 		return proto.RepErrInvalid
-	case proto.OptInfo, proto.OptGo:
+	case proto.OptInfo, proto.OptGo, proto.OptListMetaContext:
+		return proto.RepErrTooBig
+	case proto.OptSetMetaContext:
+		h.status = nil
 		return proto.RepErrTooBig
 	case proto.OptAbort:
 		h.state = HandshakeClose
@@ -177,6 +182,8 @@ func (h *Handshake) option(o proto.Option, data []byte) {
 		h.list(data)
 	case proto.OptInfo, proto.OptGo:
 		h.info(o, data)
+	case proto.OptListMetaContext, proto.OptSetMetaContext:
+		h.contexts(o, data)
 	case proto.OptStructuredReply:
 		if len(data) > 0 {
 			h.refuse(o, proto.RepErrInvalid, "the option takes no data")
@@ -238,6 +245,43 @@ func (h *Handshake) info(o proto.Option, data []byte) {
 		h.enter(x)
 	}
 }
+
+// allocationID stands for base:allocation in block status replies.
+const allocationID = 1
+
+// contexts handles LIST_META_CONTEXT, and SET_META_CONTEXT, which forgets what
+// was selected before even if it fails.
+func (h *Handshake) contexts(o proto.Option, data []byte) {
+	set := o == proto.OptSetMetaContext
+	if set {
+		h.status = nil
+	}
+	if !h.structd {
+		h.refuse(o, proto.RepErrInvalid, "structured replies must be agreed on first")
+		return
+	}
+	r, ok := proto.ParseContextRequest(data)
+	if !ok {
+		h.refuse(o, proto.RepErrInvalid, "the lengths in the option do not fit")
+		return
+	}
+	x := h.cat.find(r.Name)
+	if x == nil {
+		h.refuse(o, proto.RepErrUnknown, "no such export")
+		return
+	}
+	if x.extents() && (r.Wants(proto.ContextAllocation) || !set && (r.Empty() || r.Wants(proto.NamespaceBase))) {
+		id := uint32(0)
+		if set {
+			h.status, id = x, allocationID
+		}
+		h.reply(o, proto.RepMetaContext, proto.AppendContext(nil, id, proto.ContextAllocation))
+	}
+	h.reply(o, proto.RepAck, nil)
+}
+
+// extents says whether the device knows which of its blocks are stored.
+func (x *export) extents() bool { return x.info.Ops.Has(bdev.OpExtents) }
 
 func (x *export) sizes() proto.BlockSizes {
 	return proto.BlockSizes{Min: 1, Preferred: uint32(max(preferredBlock, x.gran)), MaxPayload: MaxPayload}

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/google/uuid"
@@ -36,6 +37,7 @@ type rigOptions struct {
 	noUnmap   bool
 	writeUnit uint32
 	pool      int
+	extents   bool // the device knows its extents
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -91,7 +93,8 @@ type wire struct {
 func (r *rig) connect(structured bool) *wire {
 	r.t.Helper()
 	w := &wire{r: r, window: 1 << 30}
-	s, err := NewSession(r.host, Negotiated{r.cat.list[0], structured}, w)
+	x := r.cat.list[0]
+	s, err := NewSession(r.host, Negotiated{x: x, structured: structured, status: structured && x.extents()}, w)
 	require.NoError(r.t, err)
 	w.s = s
 	return w
@@ -209,6 +212,9 @@ func newFakeDevice(o rigOptions) *fakeDevice {
 	if o.noUnmap {
 		d.info.Ops = d.info.Ops.Without(bdev.OpUnmap)
 	}
+	if o.extents {
+		d.info.Ops = d.info.Ops.With(bdev.OpExtents)
+	}
 	return d
 }
 
@@ -263,8 +269,29 @@ func (d *fakeDevice) do(io *bdev.IO) error {
 		}
 	case bdev.OpWriteZeroes, bdev.OpUnmap:
 		clear(mem)
+	case bdev.OpExtents:
+		io.Result = d.extents(io, mem)
 	default:
 		return bdev.ErrUnsupported
 	}
 	return nil
+}
+
+// extents takes blocks of zeroes for holes. It looks at no more than 64 blocks.
+func (d *fakeDevice) extents(io *bdev.IO, mem []byte) (n uint64) {
+	bs := int(d.info.BlockSize)
+	for i := 0; i < 64 && len(mem) > 0; i++ {
+		hole := bytes.Count(mem[:bs], []byte{0}) == bs
+		mem = mem[bs:]
+		if n > 0 && io.Extents[n-1].Hole == hole {
+			io.Extents[n-1].Blocks++
+			continue
+		}
+		if int(n) == len(io.Extents) {
+			break
+		}
+		io.Extents[n] = bdev.Extent{Blocks: 1, Hole: hole}
+		n++
+	}
+	return n
 }

@@ -186,7 +186,7 @@ func (s *Session) header(b []byte) bool {
 		s.shut(nil)
 		return false
 	}
-	if e := s.lane.check(&q, s.structured); e != proto.OK {
+	if e := s.check(&q); e != proto.OK {
 		return s.refuse(&q, e)
 	}
 	need := s.lane.bytesFor(&q)

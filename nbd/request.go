@@ -61,11 +61,12 @@ type request struct {
 }
 
 // check says whether a request is served: the error to answer if not.
-func (l *lane) check(q *proto.Request, structured bool) proto.Errno {
+func (s *Session) check(q *proto.Request) proto.Errno {
+	l := s.lane
 	var allowed proto.CommandFlags
 	switch q.Command {
 	case proto.CmdRead:
-		if structured {
+		if s.structured {
 			allowed = proto.CmdFlagDF
 		}
 	case proto.CmdFlush:
@@ -75,8 +76,11 @@ func (l *lane) check(q *proto.Request, structured bool) proto.Errno {
 	case proto.CmdWriteZeroes:
 		allowed = proto.CmdFlagNoHole | proto.CmdFlagFastZero
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdCache:
-	case proto.CmdDisc, proto.CmdBlockStatus:
-		return proto.ErrInval
+	case proto.CmdBlockStatus:
+		if !s.status || q.Length == 0 {
+			return proto.ErrInval
+		}
+		allowed = proto.CmdFlagReqOne
 	default:
 		return proto.ErrInval
 	}
@@ -136,6 +140,9 @@ func (l *lane) bytesFor(q *proto.Request) int {
 	if q.Length == 0 {
 		return 0
 	}
+	if q.Command == proto.CmdBlockStatus {
+		return statusBytes
+	}
 	n := 0
 	if q.Command <= proto.CmdWrite {
 		n = arenaBytes(l.coverBytes(q.Offset, q.Length))
@@ -169,6 +176,11 @@ func (r *request) init(s *Session, q *proto.Request) {
 func (r *request) alloc(need int) bool {
 	h, l := r.s.host, r.s.lane
 	var ok bool
+	if r.command == proto.CmdBlockStatus {
+		if r.units, ok = h.data.getN(r.units, need); !ok {
+			return false
+		}
+	}
 	if cover := l.coverBytes(r.offset, r.length); cover > 0 && r.command <= proto.CmdWrite {
 		if r.units, ok = h.data.getN(r.units, cover); !ok {
 			return false
@@ -212,7 +224,7 @@ func (r *request) begin() {
 		return
 	}
 	switch r.command {
-	case proto.CmdRead:
+	case proto.CmdRead, proto.CmdBlockStatus:
 		r.stage = stMain
 		r.submit()
 	case proto.CmdWrite, proto.CmdTrim, proto.CmdWriteZeroes:
@@ -330,6 +342,8 @@ func (r *request) submitMain(l *lane) error {
 			return l.ch.Write(r.bufs[0], lba, count, ioDone, r)
 		}
 		return l.ch.Writev(r.bufs, nil, lba, count, ioDone, r)
+	case proto.CmdBlockStatus:
+		return r.submitStatus(l)
 	case proto.CmdTrim:
 		block, blocks := r.whole()
 		return l.ch.Unmap(block*l.unit, blocks*l.unit, ioDone, r)

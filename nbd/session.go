@@ -38,6 +38,7 @@ type Session struct {
 	lane       *lane
 	tr         Transport
 	structured bool
+	status     bool // block status was agreed on
 	state      sessionState
 	closed     bool
 	kicked     bool
@@ -63,12 +64,13 @@ type Session struct {
 type Negotiated struct {
 	x          *export
 	structured bool
+	status     bool // the context base:allocation was selected
 }
 
 // Result returns what was agreed on, once the state is HandshakeDone.
 func (h *Handshake) Result() Negotiated {
 	assert.That(h.state == HandshakeDone, "nbd: result of a handshake that is not done")
-	return Negotiated{h.to, h.structd}
+	return Negotiated{x: h.to, structured: h.structd, status: h.status == h.to}
 }
 
 // Export returns the name of the export that was entered.
@@ -85,7 +87,7 @@ func NewSession(h *Host, n Negotiated, tr Transport) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{host: h, lane: l, tr: tr, structured: n.structured}
+	s := &Session{host: h, lane: l, tr: tr, structured: n.structured, status: n.status}
 	s.out.init(h.limits.Requests)
 	l.x.stats.conns.Add(1)
 	h.add(s)
@@ -270,16 +272,16 @@ func (s *Session) answer(c proto.Command, cookie uint64, e proto.Errno) {
 	if e != proto.OK {
 		s.lane.n.errors++
 	}
-	if s.structured && c == proto.CmdRead {
-		s.answerRead(cookie, e)
+	if s.structured && (c == proto.CmdRead || c == proto.CmdBlockStatus) {
+		s.answerChunk(cookie, e)
 		return
 	}
 	proto.PutSimpleReply(s.replyHeader(proto.SimpleReplySize), e, cookie)
 	s.out.replied()
 }
 
-// answerRead is answer for a read when structured replies were agreed on.
-func (s *Session) answerRead(cookie uint64, e proto.Errno) {
+// answerChunk is answer for what must have a structured reply.
+func (s *Session) answerChunk(cookie uint64, e proto.Errno) {
 	if e != proto.OK {
 		proto.PutErrorChunk(s.replyHeader(proto.ErrorChunkSize), e, cookie)
 	} else {

@@ -38,7 +38,7 @@ func (v *Driver) Info() bdev.Info {
 		Name: v.name, Product: "goftl FTL", UUID: v.d.UUID(),
 		BlockSize: 4096, Blocks: v.d.Blocks(), WriteUnit: 1,
 		BufAlign: 4096, VolatileCache: true, FUA: true,
-		Ops: bdev.Ops(bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes),
+		Ops: bdev.Ops(bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpExtents),
 	}
 }
 
@@ -91,7 +91,7 @@ type op struct {
 
 var ops = [bdev.NumOps]ftl.Op{
 	bdev.OpRead: ftl.OpRead, bdev.OpWrite: ftl.OpWrite, bdev.OpFlush: ftl.OpFlush,
-	bdev.OpUnmap: ftl.OpTrim, bdev.OpWriteZeroes: ftl.OpTrim,
+	bdev.OpUnmap: ftl.OpTrim, bdev.OpWriteZeroes: ftl.OpTrim, bdev.OpExtents: ftl.OpExtents,
 }
 
 // Submit hands an IO to the device.
@@ -104,13 +104,14 @@ func (c *channel) Submit(io *bdev.IO) {
 	}
 	o.ch, o.io = c, io
 	switch io.Op {
-	case bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes:
+	case bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpExtents:
 	default:
 		io.Complete(unix.ENOTSUP)
 		return
 	}
 	r := &o.req
 	r.Op, r.LBA, r.Count, r.Bufs, r.FUA = ops[io.Op], io.LBA, io.Count, io.Bufs, io.FUA
+	r.Extents, r.Filled = io.Extents, 0
 	if c.local {
 		r.Done = done
 		c.c.Submit(r)
@@ -128,6 +129,7 @@ func done(r *ftl.Request) {
 	assert.That(o.io != nil, "an IO completes once")
 	io := o.io
 	o.io = nil
+	io.Result = uint64(r.Filled)
 	io.Complete(r.Err)
 }
 
@@ -145,5 +147,6 @@ func completeRemote(arg any) {
 	o := arg.(*op)
 	io := o.io
 	o.io = nil
+	io.Result = uint64(o.req.Filled)
 	io.Complete(o.req.Err)
 }

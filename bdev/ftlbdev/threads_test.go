@@ -15,6 +15,7 @@ import (
 
 	"goftl/bdev"
 	"goftl/bdev/ftlbdev"
+	"goftl/bdev/passthru"
 	"goftl/bdev/spec"
 	"goftl/ftl"
 	"goftl/iobuf"
@@ -274,5 +275,59 @@ func TestI12TooManyThreads(t *testing.T) {
 		th.Exit()
 	}
 	h.until(func() bool { turn(); return threads[0].Exited() && threads[1].Exited() && threads[2].Exited() })
+	h.down()
+}
+
+// TestExtentsOfOtherThreads: the question goes to the core thread and the answer
+// comes back, through a device in front too.
+func TestExtentsOfOtherThreads(t *testing.T) {
+	h := newHouse(t, nil)
+	th := h.sys.NewThread("user")
+	for _, c := range []struct {
+		name string
+		th   *thread.Thread
+		lba  uint64
+	}{{"ftl", h.core, 10}, {"ftl", th, 20}, {"front", h.core, 30}, {"front", th, 40}} {
+		if c.name == "front" && h.m.Lookup("front") == nil {
+			_, err := passthru.Create(h.m, h.core, passthru.Options{Name: "front", Base: "ftl"})
+			require.NoError(t, err)
+		}
+		desc, err := h.m.Open(c.name, c.name == "ftl", nil, nil, c.th)
+		if c.name == "front" {
+			require.True(t, desc.Bdev().Info().Ops.Has(bdev.OpExtents))
+		}
+		require.NoError(t, err)
+		ch, err := desc.Channel(c.th)
+		require.NoError(t, err)
+		over := false
+		end := func(io *bdev.IO) { require.NoError(t, io.Err()); over = true }
+		both := func() bool { h.turn(th); return over }
+		if c.name == "ftl" {
+			buf := iobuf.Alloc(4096)
+			fill(buf, c.lba, 1)
+			require.NoError(t, ch.Write(buf, c.lba, 1, end, nil))
+			h.until(both)
+			iobuf.Free(buf)
+		}
+		over = false
+		out, n := make([]bdev.Extent, 4), uint64(0)
+		want := []bdev.Extent{{Blocks: 5, Hole: true}, {Blocks: 1}, {Blocks: 4, Hole: true}}
+		at := c.lba - 5
+		if c.name == "front" {
+			at -= 20
+		}
+		require.NoError(t, ch.Extents(at, 10, out, func(io *bdev.IO) { n = io.Result; end(io) }, nil))
+		h.until(both)
+		require.Equal(t, want, out[:n])
+		require.ErrorIs(t, ch.Extents(h.dev.Blocks(), 1, out, end, nil), unix.EINVAL)
+		require.ErrorIs(t, ch.Extents(0, 1, nil, end, nil), unix.EINVAL)
+		ch.Put()
+		desc.Close()
+		h.until(func() bool { h.turn(th); return !th.HasMessages() && !h.core.HasMessages() })
+	}
+	th.Exit()
+	h.until(func() bool { h.turn(th); return th.Exited() })
+	front := h.m.Lookup("front")
+	h.wait(func(done func(error)) { front.Unregister(h.core, func(_ any, err error) { done(err) }, nil) })
 	h.down()
 }

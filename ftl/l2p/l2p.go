@@ -47,6 +47,10 @@ type Table interface {
 	// Peek is Get for an entry that need not be pinned: ok says whether it
 	// happened to be resident.
 	Peek(lba uint64) (a Addr, ok bool)
+	// Run returns how many of the n entries from lba on, at least one, are
+	// Unmapped, or are not. None need be pinned: one that is not resident counts
+	// as mapped.
+	Run(lba, n uint64) (count uint64, unmapped bool)
 
 	Pages() uint64
 	PageEntries() uint64
@@ -140,6 +144,25 @@ func (f *Flat) Get(lba uint64) Addr {
 
 // Peek implements Table.
 func (f *Flat) Peek(lba uint64) (Addr, bool) { return f.Get(lba), true }
+
+// Run implements Table.
+func (f *Flat) Run(lba, n uint64) (count uint64, unmapped bool) {
+	if f.t32 != nil {
+		return run(f.t32[lba : lba+n])
+	}
+	return run(f.t64[lba : lba+n])
+}
+
+// run is the length of the run of entries that begins e.
+func run[T uint32 | uint64](e []T) (count uint64, unmapped bool) {
+	unmapped = e[0] == T(Unmapped)
+	for i, a := range e {
+		if (a == T(Unmapped)) != unmapped {
+			return uint64(i), unmapped
+		}
+	}
+	return uint64(len(e)), unmapped
+}
 
 // Set implements Table.
 func (f *Flat) Set(lba uint64, a Addr) {

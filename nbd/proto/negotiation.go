@@ -205,3 +205,82 @@ func AppendExportName(b []byte, sizeBytes uint64, flags TransmissionFlags, noZer
 	}
 	return append(b, make([]byte, ExportNameZeroes)...)
 }
+
+// ContextRequest is the data of LIST_META_CONTEXT and SET_META_CONTEXT: an
+// export and what is wanted of it.
+type ContextRequest struct {
+	Name    []byte // aliases the parsed bytes
+	queries []byte
+}
+
+// ParseContextRequest decodes the data of LIST_META_CONTEXT or
+// SET_META_CONTEXT. ok is false unless the lengths inside add up to the length
+// of b exactly.
+func ParseContextRequest(b []byte) (r ContextRequest, ok bool) {
+	if r.Name, b, ok = cutString(b); !ok || len(b) < 4 {
+		return ContextRequest{}, false
+	}
+	n := binary.BigEndian.Uint32(b)
+	r.queries = b[4:]
+	for b = r.queries; n > 0; n-- {
+		if _, b, ok = cutString(b); !ok {
+			return ContextRequest{}, false
+		}
+	}
+	return r, len(b) == 0
+}
+
+// cutString takes a length and as many bytes off b.
+func cutString(b []byte) (s, rest []byte, ok bool) {
+	if len(b) < 4 {
+		return nil, nil, false
+	}
+	n := uint64(binary.BigEndian.Uint32(b))
+	if n > uint64(len(b)-4) || n > MaxStringSize {
+		return nil, nil, false
+	}
+	return b[4 : 4+n], b[4+n:], true
+}
+
+// Empty says whether there is no query.
+func (r *ContextRequest) Empty() bool { return len(r.queries) == 0 }
+
+// Wants says whether one of the queries is for exactly this.
+func (r *ContextRequest) Wants(query string) bool {
+	for b := r.queries; len(b) > 0; {
+		var q []byte
+		if q, b, _ = cutString(b); string(q) == query {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendContextRequest appends the data of LIST_META_CONTEXT or
+// SET_META_CONTEXT.
+func AppendContextRequest(b []byte, name string, queries ...string) []byte {
+	b = appendString(b, name)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(queries)))
+	for _, q := range queries {
+		b = appendString(b, q)
+	}
+	return b
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+}
+
+// AppendContext appends the data of META_CONTEXT, the answer that names one
+// context.
+func AppendContext(b []byte, id uint32, name string) []byte {
+	return append(binary.BigEndian.AppendUint32(b, id), name...)
+}
+
+// ParseContext decodes the data of META_CONTEXT. The name aliases b.
+func ParseContext(b []byte) (id uint32, name []byte, ok bool) {
+	if len(b) < 4 {
+		return 0, nil, false
+	}
+	return binary.BigEndian.Uint32(b), b[4:], true
+}

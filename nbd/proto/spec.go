@@ -24,6 +24,8 @@ const (
 	InfoExportSize       = 12
 	InfoBlockSizeSize    = 14
 	OffsetDataHeaderSize = StructuredReplySize + 8 // chunk header and the offset in front of the data
+	BlockStatusSize      = StructuredReplySize + 4 // chunk header and the context
+	ExtentSize           = 8                       // of a block status
 	ErrorChunkSize       = StructuredReplySize + 6 // chunk header, error and the length of an empty message
 	MaxReplyHeaderSize   = OffsetDataHeaderSize    // the longest of the headers above that precede data
 	MaxStringSize        = 4096                    // the longest name, description or message
@@ -150,6 +152,19 @@ const (
 	CmdFlagDF       CommandFlags = 1 << 2
 	CmdFlagReqOne   CommandFlags = 1 << 3
 	CmdFlagFastZero CommandFlags = 1 << 4
+)
+
+// ContextAllocation is the name of the context of metadata that says which
+// blocks are allocated; NamespaceBase is what it and its like begin with.
+const (
+	NamespaceBase     = "base:"
+	ContextAllocation = NamespaceBase + "allocation"
+)
+
+// Flags of an extent in the context base:allocation.
+const (
+	StateHole uint32 = 1 << 0 // not allocated
+	StateZero uint32 = 1 << 1 // reads as zeroes
 )
 
 // ReplyFlagDone marks the last chunk of a structured reply.

@@ -103,3 +103,24 @@ func PutErrorChunk(b []byte, e Errno, cookie uint64) {
 	binary.BigEndian.PutUint32(b[StructuredReplySize:], uint32(e))
 	binary.BigEndian.PutUint16(b[StructuredReplySize+4:], 0)
 }
+
+// PutBlockStatus encodes the head of the only and last chunk of the reply to a
+// block status: BlockStatusSize bytes. So many extents follow.
+func PutBlockStatus(b []byte, cookie uint64, context uint32, extents int) {
+	_ = b[BlockStatusSize-1]
+	PutChunk(b, &Chunk{Flags: ReplyFlagDone, Type: ReplyBlockStatus, Cookie: cookie, Length: uint32(4 + extents*ExtentSize)})
+	binary.BigEndian.PutUint32(b[StructuredReplySize:], context)
+}
+
+// PutExtent encodes an extent of a block status: ExtentSize bytes.
+func PutExtent(b []byte, length, state uint32) {
+	_ = b[ExtentSize-1]
+	binary.BigEndian.PutUint32(b, length)
+	binary.BigEndian.PutUint32(b[4:], state)
+}
+
+// ParseExtent decodes an extent of a block status.
+func ParseExtent(b []byte) (length, state uint32) {
+	_ = b[ExtentSize-1]
+	return binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
+}

@@ -20,6 +20,65 @@ type call struct {
 	filled uint64
 	chunks int
 	err    proto.Errno
+
+	asked uint8  // 1: asks for the status of what it will read; 2: has asked
+	holes []span // that it was told of
+	told  uint64 // bytes that it was told of
+}
+
+// span is a range of bytes.
+type span struct{ from, to uint64 }
+
+// asking says whether the call is a read that asks for the status of its blocks first.
+func (k *call) asking() bool { return k.asked == 1 }
+
+// read makes a call that has asked for the status of its blocks read them.
+func (k *call) read() {
+	k.q.Command, k.q.Flags, k.asked, k.err, k.chunks = proto.CmdRead, 0, 2, proto.OK, 0
+}
+
+// allHole says whether there is nothing to read.
+func (k *call) allHole() bool {
+	n := uint64(0)
+	for _, h := range k.holes {
+		n += h.to - h.from
+	}
+	return n == uint64(k.q.Length)
+}
+
+// dig puts zeroes where there are holes, whatever was read there since.
+func (k *call) dig() {
+	if k.data == nil {
+		k.data = make([]byte, k.q.Length)
+	}
+	for _, h := range k.holes {
+		clear(k.data[h.from-k.q.Offset : h.to-k.q.Offset])
+	}
+}
+
+// extents takes the status of blocks. It reports whether that fits what was asked for.
+func (k *call) extents(data []byte, context uint32) bool {
+	if k.q.Command != proto.CmdBlockStatus || len(data) < 4+proto.ExtentSize || len(data)%proto.ExtentSize != 4 ||
+		binary.BigEndian.Uint32(data) != context || k.chunks > 0 {
+		return false
+	}
+	k.chunks++
+	data = data[4:]
+	if k.q.Flags&proto.CmdFlagReqOne != 0 && len(data) != proto.ExtentSize {
+		return false
+	}
+	for ; len(data) > 0; data = data[proto.ExtentSize:] {
+		n, state := proto.ParseExtent(data)
+		if n == 0 || state != 0 && state != proto.StateHole|proto.StateZero {
+			return false
+		}
+		at := k.q.Offset + k.told
+		k.told += uint64(n)
+		if state != 0 {
+			k.holes = append(k.holes, span{at, at + uint64(n)})
+		}
+	}
+	return k.told <= uint64(k.q.Length)
 }
 
 // encode appends the request as it is sent.
@@ -93,13 +152,18 @@ func (k *call) fill(offset uint64, data []byte, hole uint64) bool {
 
 // complete reports whether a read that succeeded returned what it was asked for.
 func (k *call) complete() bool {
+	if k.q.Command == proto.CmdBlockStatus {
+		return k.told > 0
+	}
 	return k.q.Command != proto.CmdRead || k.filled == uint64(k.q.Length) &&
 		(k.q.Flags&proto.CmdFlagDF == 0 || k.chunks <= 1)
 }
 
 // take takes a chunk of a structured reply. It reports whether it fits.
-func (k *call) take(h *proto.Chunk, data []byte) bool {
+func (k *call) take(h *proto.Chunk, data []byte, context uint32) bool {
 	switch {
+	case h.Type == proto.ReplyBlockStatus:
+		return k.extents(data, context)
 	case h.Type == proto.ReplyNone:
 		return len(data) == 0 && h.Flags&proto.ReplyFlagDone != 0
 	case h.Type == proto.ReplyOffsetData && len(data) > 8:

@@ -59,13 +59,35 @@ func (c *client) carry(k *call) {
 		c.backlog = append(c.backlog, k)
 		return
 	}
+	if k.asked == 2 && c.phase >= phaseFinal { // its holes are known; it has to be read where that can be asked for
+		c.d.again(k)
+		return
+	}
 	k.q.Cookie = c.d.cookie()
+	c.ask(k)
 	if k.q.Command == proto.CmdRead && k.r != nil && c.talk.structured && c.d.rnd.IntN(4) == 0 {
 		k.q.Flags |= proto.CmdFlagDF
 	}
 	c.calls = append(c.calls, k)
 	c.d.note(c, "send "+k.q.Command.String(), k, proto.OK)
 	c.send(k.encode(nil))
+}
+
+// ask makes a read, now and then, ask for the status of its blocks first.
+func (c *client) ask(k *call) {
+	if !c.talk.status {
+		return
+	}
+	own := k.r == nil && k.q.Command == proto.CmdBlockStatus
+	if own {
+		k.want = proto.OK
+	}
+	if k.q.Command == proto.CmdRead && k.r != nil && k.asked == 0 && c.d.more.IntN(3) == 0 {
+		k.q.Command, k.asked = proto.CmdBlockStatus, 1
+	}
+	if (own || k.asking()) && c.d.more.IntN(4) == 0 {
+		k.q.Flags |= proto.CmdFlagReqOne
+	}
 }
 
 // opened is called when the negotiation is over.
@@ -179,7 +201,7 @@ func (c *client) chunk(h *proto.Chunk, data []byte) bool {
 	if k == nil {
 		return c.wrong("a chunk with cookie %#x, which has no request", h.Cookie)
 	}
-	if !k.take(h, data) {
+	if !k.take(h, data, c.talk.context) {
 		return c.wrong("a chunk of type %d with %d bytes that does not fit %+v", h.Type, h.Length, k.q)
 	}
 	if h.Flags&proto.ReplyFlagDone != 0 {
@@ -215,6 +237,18 @@ func (c *client) answered(k *call, e proto.Errno) {
 	c.calls = slices.Delete(c.calls, slices.Index(c.calls, k), 1+slices.Index(c.calls, k))
 	if e == proto.OK && !k.complete() {
 		c.wrong("%d bytes in %d chunks of %+v", k.filled, k.chunks, k.q)
+		return
+	}
+	if k.asking() {
+		c.d.count("reads that asked for holes", 1)
+		if len(k.holes) > 0 {
+			c.d.count("holes told of", uint64(len(k.holes)))
+		}
+	}
+	if k.asking() && (e != proto.OK || !k.allHole()) {
+		c.d.note(c, "status", k, e)
+		k.read()
+		c.carry(k)
 		return
 	}
 	c.d.answered(c, k, e)

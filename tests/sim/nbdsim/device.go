@@ -37,6 +37,7 @@ type options struct {
 	gulp      int     // bytes that a client reads at a time
 	lag       int64
 	giveUp    bool // writes whose connection was lost are given up, now and then
+	status    bool // some clients ask for the status of blocks before they read them
 	requests  int
 	connBytes int
 	allBytes  int
@@ -66,6 +67,7 @@ func New(c *sim.Case) *Target {
 	if r.IntN(3) == 0 {
 		o.allBytes = 4<<20 + 2<<20*r.IntN(4)
 	}
+	o.status = sim.Stream(c.Seed, "nbd status", 0).IntN(2) == 0 // not of r: what that draws stays what it was
 	return t
 }
 
@@ -80,6 +82,9 @@ func (t *Target) Start(b *ftlsim.Boot, create bool, done func(d ftlsim.Device, e
 			return
 		}
 		d := &device{Device: inner, t: t, b: b, w: b.World, rnd: sim.Stream(t.c.Seed, "nbd", uint64(b.Life)+1), opt: &t.opt}
+		if t.opt.status {
+			d.more = sim.Stream(t.c.Seed, "nbd status", uint64(b.Life)+1)
+		}
 		if err := d.serve(inner.(interface{ FTL() *ftl.Device }).FTL()); err != nil {
 			done(nil, fmt.Errorf("serve: %w", err))
 			return
@@ -96,6 +101,7 @@ type device struct {
 	b     *ftlsim.Boot
 	w     *sim.World
 	rnd   *sim.Rand
+	more  *sim.Rand // what concerns the status of blocks; nil: nothing does
 	opt   *options
 	cells *cells
 	bd    *bdev.Bdev
@@ -163,7 +169,7 @@ func (d *device) route(k *call) {
 func (d *device) connect() *client {
 	d.ids++
 	d.links++
-	c := &client{d: d, id: d.ids, talk: newTalk(d.rnd), gulp: d.opt.gulp, lag: d.opt.lag}
+	c := &client{d: d, id: d.ids, talk: newTalk(d.rnd, d.more), gulp: d.opt.gulp, lag: d.opt.lag}
 	l := &link{w: d.w, rnd: d.rnd}
 	l.up, l.down = d.stream(), d.stream()
 	l.server = &socket{l: l}
@@ -223,6 +229,7 @@ func (d *device) answered(c *client, k *call, e proto.Errno) {
 		}
 		return
 	case e == proto.OK && k.r.Kind == ftlsim.Read:
+		k.dig()
 		d.cells.unpack(k.r.Bufs, k.data[k.skip:], k.r.LBA, k.r.Count)
 	}
 	d.done(k, errOf(e))
@@ -245,6 +252,12 @@ func errOf(e proto.Errno) error {
 	}
 }
 
+// again sends what a player asked for again, over another connection.
+func (d *device) again(k *call) {
+	d.count("requests sent again", 1)
+	d.route(newCall(d.rnd, d.cells, k.r))
+}
+
 // lost is called when a connection is over at both ends. What it had under way is sent again over another, or given up.
 func (d *device) lost(c *client) {
 	d.links--
@@ -259,8 +272,7 @@ func (d *device) lost(c *client) {
 		switch {
 		case k.r == nil:
 		case k.r.Kind == ftlsim.Read || k.r.Kind == ftlsim.Flush || !d.opt.giveUp || d.rnd.IntN(2) == 0:
-			d.count("requests sent again", 1)
-			d.route(newCall(d.rnd, d.cells, k.r))
+			d.again(k)
 		default:
 			d.count("requests given up", 1)
 			d.done(k, fmt.Errorf("nbd: %w", errLost))

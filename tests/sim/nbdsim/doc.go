@@ -8,6 +8,9 @@
 // them, and break. The server's code is the real one, from the first byte of the negotiation to the socket: only
 // accepting and the system's sockets are replaced.
 //
+// Some clients ask for the status of blocks before they read them, and take zeroes for what is a hole: the model then
+// says whether that was right.
+//
 // Clients vanish, half-close, say good-bye with requests under way and come back; read slowly or not at all; send
 // garbage, half requests, and requests that the protocol forbids, whose refusal is compared with what it must be. What
 // was lost with a connection is sent again, or given up, once the server has finished with it.

@@ -57,6 +57,7 @@ func states() []ftlsim.State {
 	reached := map[string]int{
 		"power losses": 20, "kills": 20, "clean stops": 20, "recoveries verified": 20, "crash in work": 20,
 		"connections": 10, "strangers": 20, "requests of clients' own": 20, "requests sent again": 20, "requests given up": 40,
+		"reads that asked for holes": 20, "holes told of": 20,
 		"looks at clients that wait for memory": 40, "clients cut off for holding memory": 200,
 	}
 	for _, way := range wayNames {

@@ -13,7 +13,9 @@ const exportName = "sim"
 // talk is a client's side of a negotiation: what it says, all at once, and what it must hear.
 type talk struct {
 	structured bool
-	early      bool // sends requests before it knows that they will be served
+	status     bool   // asks for the status of blocks
+	context    uint32 // what the server calls that; 0: it has not said
+	early      bool   // sends requests before it knows that they will be served
 	noZeroes   bool
 	greeted    bool
 	options    []option
@@ -27,8 +29,9 @@ type option struct {
 	export  bool // the size was told
 }
 
-// newTalk draws a negotiation that ends in transmission.
-func newTalk(r *sim.Rand) *talk {
+// newTalk draws a negotiation that ends in transmission. What concerns the status of blocks is drawn from another
+// source, if at all.
+func newTalk(r, status *sim.Rand) *talk {
 	t := &talk{structured: r.IntN(2) == 0, early: r.IntN(3) == 0, noZeroes: r.IntN(2) == 0}
 	flags := proto.FlagClientFixedNewstyle
 	if t.noZeroes {
@@ -53,12 +56,36 @@ func newTalk(r *sim.Rand) *talk {
 	if t.structured {
 		t.say(proto.OptStructuredReply, nil, false)
 	}
+	if status != nil {
+		t.contexts(status)
+	}
 	if r.IntN(3) == 0 {
 		t.say(proto.OptExportName, []byte(exportName), false)
 	} else {
 		t.say(proto.OptGo, info, false)
 	}
 	return t
+}
+
+// contexts draws what is said about contexts of metadata: now and then what must be refused, and at last, with
+// structured replies, what is wanted.
+func (t *talk) contexts(r *sim.Rand) {
+	ask := proto.AppendContextRequest(nil, exportName, "x-unknown:", proto.ContextAllocation)
+	for range r.IntN(3) {
+		switch r.IntN(4) {
+		case 0:
+			t.say(proto.OptListMetaContext, proto.AppendContextRequest(nil, exportName, proto.NamespaceBase), !t.structured)
+		case 1:
+			t.say(proto.OptListMetaContext, proto.AppendContextRequest(nil, exportName), !t.structured)
+		case 2:
+			t.say(proto.OptSetMetaContext, ask[:len(ask)-1], true)
+		case 3:
+			t.say(proto.OptSetMetaContext, proto.AppendContextRequest(nil, "another", proto.ContextAllocation), true)
+		}
+	}
+	if t.status = t.structured && r.IntN(3) > 0; t.status {
+		t.say(proto.OptSetMetaContext, ask, false)
+	}
 }
 
 func (t *talk) say(o proto.Option, data []byte, refused bool) {
@@ -124,10 +151,21 @@ func (t *talk) answer(c *client) bool {
 		t.size(c, size)
 		o.export = true
 	}
+	if id, name, ok := proto.ParseContext(data); h.Reply == proto.RepMetaContext {
+		if !ok || string(name) != proto.ContextAllocation || t.context != 0 {
+			return c.wrong("context %d %q", id, name)
+		}
+		if o.o == proto.OptSetMetaContext {
+			t.context = id
+		}
+	}
 	if h.Reply != proto.RepAck && !h.Reply.IsError() {
 		return true
 	}
 	last := o.o == proto.OptGo
+	if o.o == proto.OptSetMetaContext && (t.context != 0) == o.refused {
+		return c.wrong("%+v answers option %d, context %d", h, o.o, t.context)
+	}
 	if h.Reply.IsError() != o.refused || last && !o.export {
 		return c.wrong("%+v answers option %d", h, o.o)
 	}
