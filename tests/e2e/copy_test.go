@@ -85,10 +85,19 @@ func testNBDCopy(t *testing.T, k kind) {
 }
 
 func TestQemuImg(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.slug(), func(t *testing.T) {
+			k.only(t)
+			testQemuImg(t, k)
+		})
+	}
+}
+
+func testQemuImg(t *testing.T, k kind) {
 	need(t, "qemu-img", "qemu-io")
 	dir := shortDir(t)
 	src, back := image(t, dir), filepath.Join(dir, "back.img")
-	s := serve(t, "256MiB")
+	s := k.serve(t, "256MiB")
 	run(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", src, s.uri())
 	run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", src, s.uri())
 	run(t, "qemu-img", "convert", "-f", "raw", "-O", "raw", s.uri(), back)
@@ -107,10 +116,19 @@ func TestQemuImg(t *testing.T) {
 
 // TestQcow2 keeps a qcow2 image on the export, which qemu-img then checks.
 func TestQcow2(t *testing.T) {
+	for _, k := range []kind{plain, others[1], others[2]} {
+		t.Run(k.slug(), func(t *testing.T) {
+			k.only(t)
+			testQcow2(t, k)
+		})
+	}
+}
+
+func testQcow2(t *testing.T, k kind) {
 	need(t, "qemu-img")
 	dir := shortDir(t)
 	src := image(t, dir)
-	s := serve(t, "512MiB")
+	s := k.serve(t, "512MiB")
 	run(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", src, s.uri())
 	run(t, "qemu-img", "check", "-f", "qcow2", s.uri())
 	s.stop()
