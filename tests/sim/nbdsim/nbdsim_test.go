@@ -20,6 +20,11 @@ func TestNBDFaults(t *testing.T) {
 	play(t, 12, 8, "faults")
 }
 
+// TestNBDBuffered does the same over a volatile write cache.
+func TestNBDBuffered(t *testing.T) {
+	play(t, 12, 8, "buffered")
+}
+
 // newPlay prepares a run over a kind of world of ftlsim's.
 func newPlay(t *testing.T, c *sim.Case, kind, shm string) *ftlsim.Play {
 	t.Helper()
@@ -65,7 +70,7 @@ func states() []ftlsim.State {
 	}
 	var list []ftlsim.State
 	for name, n := range reached {
-		list = append(list, ftlsim.State{Name: name, Seeds: map[string]int{"plain": n, "faults": n}})
+		list = append(list, ftlsim.State{Name: name, Seeds: map[string]int{"plain": n, "faults": n, "buffered": n}})
 	}
 	return list
 }
