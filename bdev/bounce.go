@@ -6,9 +6,13 @@ import (
 	"goftl/iobuf"
 )
 
-// bounceBytes is the size of the layer's own buffers, used when there is no
-// iobuf pool.
-const bounceBytes = 128 << 10
+// The layer's own buffers, used when there is no iobuf pool, and for writes to
+// zones when the pool has none: what waited would be overtaken by the writes
+// behind it. They are never more than the writes that users have under way.
+const (
+	bounceBytes = 128 << 10
+	bouncesKept = maxTransferChildren
+)
 
 // send gives a part to the driver, once it has the buffer that it needs.
 func (k *core) send(c *IO) {
@@ -18,23 +22,30 @@ func (k *core) send(c *IO) {
 		return
 	}
 	c.state = ioHeld
-	pool := k.b.m.pool
-	if pool == nil || x.need > pool.LargeSize() {
-		x.buf = k.ownBuffer(x.need)
-		if x.buf == nil {
-			c.err = ErrNoBuffer
-			k.finishLater(c)
+	if pool := k.b.m.pool; pool != nil && x.need <= pool.LargeSize() {
+		if k.iobufs == nil {
+			k.iobufs = pool.Channel(k.th)
+		}
+		waiter := &x.waiter
+		inOrder := c.Op == OpWrite && k.limits.zone != 0
+		if inOrder {
+			waiter = nil
+		}
+		if x.buf = k.iobufs.Get(x.need, waiter); x.buf != nil {
+			k.haveBuffer(c)
 			return
 		}
-		k.haveBuffer(c)
+		if !inOrder {
+			return
+		}
+	}
+	if x.buf = k.ownBuffer(x.need); x.buf == nil {
+		c.err = ErrNoBuffer
+		k.finishLater(c)
 		return
 	}
-	if k.iobufs == nil {
-		k.iobufs = pool.Channel(k.th)
-	}
-	if x.buf = k.iobufs.Get(x.need, &x.waiter); x.buf != nil {
-		k.haveBuffer(c)
-	}
+	x.own = true
+	k.haveBuffer(c)
 }
 
 // bufferReady is called when a part that waited for a buffer gets it.
@@ -78,12 +89,12 @@ func (k *core) ownBuffer(need int) []byte {
 	return iobuf.Alloc(need)
 }
 
-func (k *core) putBuffer(buf []byte) {
-	switch pool := k.b.m.pool; {
+func (k *core) putBuffer(buf []byte, own bool) {
+	switch {
 	case buf == nil:
-	case pool != nil && len(buf) <= pool.LargeSize():
+	case !own:
 		k.iobufs.Put(buf)
-	case cap(buf) == bounceBytes && len(k.bounces) < maxChildren:
+	case cap(buf) == bounceBytes && len(k.bounces) < bouncesKept:
 		k.bounces = append(k.bounces, buf)
 	default:
 		iobuf.Free(buf)

@@ -58,7 +58,7 @@ type core struct {
 	limits   limits
 	children childPool
 	iobufs   *iobuf.Channel
-	bounces  [][]byte // buffers of our own when there is no iobuf pool
+	bounces  [][]byte // buffers of our own that are free
 }
 
 func newCore(b *Bdev, t *thread.Thread) (*core, error) {
@@ -260,7 +260,8 @@ func (k *core) dispatch(io *IO) {
 		k.startAbort(io)
 	case io.Op == OpFlush && !k.limits.ops.Has(OpFlush):
 		k.finishLater(io) // nothing is volatile
-	case (k.gate&gateLimits != 0 || io.Op > OpWrite || io.FUA) && k.limits.exceeded(io):
+	case (k.gate&gateLimits != 0 || io.Op > OpWrite || io.FUA) && k.limits.exceeded(io),
+		io.Op == OpWrite && k.limits.zone != 0 && !k.children.starved.empty(): // a write that must not be overtaken may wait there
 		k.split(io)
 	default:
 		k.drive(io)

@@ -41,6 +41,7 @@ type child struct {
 	off    uint64   // first block, counted from the parent's
 	need   int      // bytes of a buffer that must be got before it can go
 	buf    []byte   // that buffer
+	own    bool     // and it is not of the pool
 	second bool     // planCopy: the data was read, it is being written
 	waiter iobuf.Waiter
 }
@@ -80,9 +81,9 @@ func (k *core) getChild(p *IO) *IO {
 
 func (k *core) putChild(c *IO) {
 	x := c.child
-	k.putBuffer(x.buf)
+	k.putBuffer(x.buf, x.own)
 	clear(x.iov)
-	x.parent, x.iov, x.buf, x.need, x.second = nil, x.iov[:0], nil, 0, false
+	x.parent, x.iov, x.buf, x.need, x.own, x.second = nil, x.iov[:0], nil, 0, false, false
 	c.state, c.flags, c.FUA = ioFree, ioInternal, false
 	c.Bufs, c.MD, c.Bufs2, c.one[0] = nil, nil, nil, nil
 	c.next = k.children.free
@@ -130,7 +131,7 @@ func (k *core) pump(p *IO) {
 	most := uint32(maxRangeChildren)
 	switch {
 	case p.Op == OpWrite && k.limits.zone != 0:
-		most = maxChildren // all at once, before another write of the zone comes
+		most = maxChildren + 1 // all at once, before another write of the zone comes, or it waits in front of that
 	case p.plan == planTransfer:
 		most = maxTransferChildren
 	}
@@ -327,12 +328,24 @@ func (k *core) childDone(c *IO) {
 	case p.out == 0:
 		k.stageDone(p)
 	}
-	if w := k.children.starved.pop(); w != nil {
-		w.starve = false
-		k.pump(w)
-		if w.out == 0 {
-			k.stageDone(w)
-		}
+	k.feed()
+}
+
+// feed lets the parent that has waited for a child longest go on.
+func (k *core) feed() {
+	starved := &k.children.starved
+	if k.children.free == nil || starved.empty() {
+		return
+	}
+	w := starved.pop()
+	w.starve = false
+	k.pump(w)
+	switch {
+	case w.starve: // it stays in front: it may be a write that must not be overtaken
+		starved.remove(w)
+		starved.pushFront(w)
+	case w.out == 0:
+		k.stageDone(w)
 	}
 }
 

@@ -1,12 +1,14 @@
 package bdev_test
 
 import (
+	"bytes"
 	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/iobuf"
 	"goftl/thread"
 )
 
@@ -151,5 +153,122 @@ func TestAManyfoldSplitWriteIsNotOvertaken(t *testing.T) {
 	}
 	if small.n != 1 || small.err != nil || s.wp[0] != 201 {
 		t.Fatal(small, s.wp)
+	}
+}
+
+// TestWritesOfMorePartsThanThereAreStayInOrder uses up all parts that a channel
+// has: the small writes behind wait, though they need none.
+func TestWritesOfMorePartsThanThereAreStayInOrder(t *testing.T) {
+	const blocks = 20_000
+	e := newEnv(t, nil)
+	s := &inOrder{strict: newStrict(t, bdev.Info{
+		Blocks: blocks, Zoned: true, ZoneBlocks: blocks, ZoneCapacity: blocks, OptimalBoundary: blocks, MaxTransfer: 2,
+	}), wp: []uint64{0}}
+	e.register(s)
+	_, ch := e.open("strict", e.th)
+	open := 0
+	done := func(io *bdev.IO) {
+		if io.Err() != nil {
+			t.Error(io.Err())
+		}
+		open--
+	}
+	at := uint64(0)
+	for _, n := range []uint64{9000, 1, 9000, 2, 7, 1} {
+		if err := ch.Write(make([]byte, n*512), at, n, done, nil); err != nil {
+			t.Fatal(err)
+		}
+		at += n
+		open++
+	}
+	for i := 0; open > 0; i++ {
+		if i > 1_000_000 {
+			t.Fatalf("%d never ended", open)
+		}
+		e.turn()
+		s.answer()
+	}
+	if s.wp[0] != at {
+		t.Fatal(s.wp)
+	}
+}
+
+// TestMisalignedWritesOfAZoneStayInOrder has writes that must go through
+// buffers of the layer, more than there are, in front of others that need none.
+func TestMisalignedWritesOfAZoneStayInOrder(t *testing.T) {
+	pool, err := iobuf.NewPool(iobuf.Options{SmallCount: 2, LargeCount: 1, LargeSize: 16 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	e := newEnv(t, pool)
+	s := &inOrder{strict: newStrict(t, bdev.Info{
+		Blocks: 256, Zoned: true, ZoneBlocks: 256, ZoneCapacity: 256, OptimalBoundary: 256, BufAlign: 512,
+	}), wp: []uint64{0}}
+	e.register(s)
+	_, ch := e.open("strict", e.th)
+	open := 0
+	done := func(io *bdev.IO) {
+		if io.Err() != nil {
+			t.Error(io.Err())
+		}
+		open--
+	}
+	want := make([]byte, 0, 200*512)
+	at := uint64(0)
+	for i := 0; at < 200; i++ {
+		n := min(uint64(1+i%20), 200-at)
+		buf := iobuf.Alloc(64 << 10)
+		defer iobuf.Free(buf)
+		buf = buf[i%3 : uint64(i%3)+n*512] // two of three are misaligned
+		for j := range buf {
+			buf[j] = byte(i + 1)
+		}
+		want = append(want, buf...)
+		if err := ch.Write(buf, at, n, done, nil); err != nil {
+			t.Fatal(err)
+		}
+		at += n
+		open++
+	}
+	for i := 0; open > 0; i++ {
+		if i > 100_000 {
+			t.Fatalf("%d never ended", open)
+		}
+		e.turn()
+		s.answer()
+	}
+	if s.wp[0] != at || !bytes.Equal(s.data[:len(want)], want) {
+		t.Fatal("other data than was written", s.wp)
+	}
+}
+
+// TestManySplitIOs has more parents than there are parts for: each of them is
+// done, whole.
+func TestManySplitIOs(t *testing.T) {
+	const each, parents = 64, 200
+	e := newEnv(t, nil)
+	s := newStrict(t, bdev.Info{Blocks: each * parents, MaxTransfer: 1})
+	e.register(s)
+	_, ch := e.open("strict", e.th)
+	open := 0
+	for p := range uint64(parents) {
+		buf := bytes.Repeat([]byte{byte(p + 1)}, each*512)
+		if err := ch.Write(buf, p*each, each, func(io *bdev.IO) {
+			if io.Err() != nil || !bytes.Equal(s.data[p*each*512:][:each*512], buf) {
+				t.Errorf("parent %d is not written: %v", p, io.Err())
+			}
+			open--
+		}, nil); err != nil {
+			t.Fatal(err)
+		}
+		open++
+	}
+	for i := 0; open > 0 && i < 100_000; i++ {
+		e.turn()
+		s.answer()
+	}
+	if open != 0 {
+		t.Fatalf("%d never ended", open)
 	}
 }
