@@ -138,8 +138,12 @@ func dropped(arg any, err error) {
 
 // releaseZones lets the limits of open zones forget a band that was not written.
 func (s *segment) releaseZones() {
-	if s.zoned() {
-		s.d.zones.Release(uint64(s.id))
+	if !s.zoned() {
+		return
+	}
+	s.d.zones.Release(uint64(s.id))
+	if s.d.zones.Unfinished() {
+		s.d.retryLater()
 	}
 }
 
@@ -165,10 +169,15 @@ func zonesFinished(arg any, err error) {
 // that are not in use: the device counts them against its limits.
 func (d *Device) settleZones(done func(d *Device, err error)) {
 	left := 1
-	one := func(arg any, _ error) {
+	finished := func(arg any, _ error) {
 		if left--; left == 0 {
 			done(arg.(*Device), nil)
 		}
+	}
+	emptied := func(arg any, err error) {
+		s := arg.(*segment)
+		s.releaseZones()
+		finished(s.d, err)
 	}
 	for i := range d.segs {
 		s := &d.segs[i]
@@ -177,13 +186,12 @@ func (d *Device) settleZones(done func(d *Device, err error)) {
 		}
 		left++
 		if s.state == segFree {
-			d.zones.Reset(uint64(s.id), one, d)
-			d.zones.Release(uint64(s.id))
+			d.zones.Reset(uint64(s.id), emptied, s)
 			continue
 		}
-		d.zones.Finish(uint64(s.id), one, d)
+		d.zones.Finish(uint64(s.id), finished, d)
 	}
-	d.th.Post(func(arg any) { one(arg, nil) }, d)
+	d.th.Post(func(arg any) { finished(arg, nil) }, d)
 }
 
 // zoneChanged hears that a zone takes no writes any more. What it holds is

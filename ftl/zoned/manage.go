@@ -28,10 +28,12 @@ type manageOne struct {
 }
 
 // Reset empties the zones of a band and gives it those that can be written. A
-// zone whose reset fails is retired. The error is ErrNoZone when none is left,
-// or ErrActive of the device when it allows no more.
+// zone whose reset fails is retired. The error is ErrNoZone when none is left;
+// the band counts against the limits all the same as long as the device counts a
+// retired zone as open.
 func (b *Base) Reset(i uint64, done func(arg any, err error), arg any) {
 	b.begin(i)
+	b.bands[i].fresh = true
 	m := &manage{b: b, band: i, op: bdev.OpZoneReset, done: done, arg: arg}
 	m.run(func(z *zone) bool {
 		return z.usable() && (z.state != bdev.ZoneEmpty || z.wp != 0 || z.broken)
@@ -142,12 +144,12 @@ func (m *manage) oneDone() {
 	b, err := m.b, m.err
 	switch {
 	case m.op == bdev.OpZoneReset:
-		b.bands[m.band].fresh = true
 		b.setMask(m.band, b.goodMask(m.band))
 		if b.Slots(m.band) == 0 {
 			err = ErrNoZone
-			b.end(m.band)
+			b.Release(m.band)
 		}
+	case b.bands[m.band].fresh: // reset meanwhile: it counts for its new use
 	case err == nil:
 		b.end(m.band)
 	default:

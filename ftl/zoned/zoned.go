@@ -68,7 +68,7 @@ type band struct {
 	cols    []uint8
 	rows    uint32 // stripes in each of them
 	writing bool   // counts against the limits of the device
-	fresh   bool   // was reset since it was finished last
+	fresh   bool   // its last reset began after its last finish
 }
 
 // Base is a zoned device presented as bands.
@@ -370,8 +370,20 @@ func (b *Base) end(i uint64) {
 }
 
 // Release takes a band that was reset and not written out of the count against
-// the limits.
-func (b *Base) Release(i uint64) { b.end(i) }
+// the limits. A zone that could not be reset keeps it in there until Retry has
+// finished it or the band is reset again: the device may count it as open.
+func (b *Base) Release(i uint64) {
+	switch bd := &b.bands[i]; {
+	case !bd.writing:
+	case b.active(i):
+		if bd.fresh {
+			bd.fresh = false
+			b.unfinished = append(b.unfinished, i)
+		}
+	default:
+		b.end(i)
+	}
+}
 
 // Extent returns the device blocks [from, to) that a band's zones take.
 func (b *Base) Extent(band uint64) (from, to uint64) {

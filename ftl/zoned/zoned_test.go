@@ -21,7 +21,8 @@ type bench struct {
 	t    *testing.T
 	th   *thread.Thread
 	now  int64
-	inj  *errinj.Driver
+	inj  *errinj.Driver // below the zones
+	top  *errinj.Driver // above them
 	zone *emulated.Driver
 	ch   *bdev.Channel
 	b    *Base
@@ -45,7 +46,10 @@ func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool) *ben
 	z, err := emulated.Create(mgr, x.th, o)
 	require.NoError(t, err)
 	x.zone = z.Driver().(*emulated.Driver)
-	desc, err := mgr.Open("zones", true, nil, nil, x.th)
+	top, err := errinj.Create(mgr, x.th, errinj.Options{Name: "top", Base: "zones"})
+	require.NoError(t, err)
+	x.top = top.Driver().(*errinj.Driver)
+	desc, err := mgr.Open("top", true, nil, nil, x.th)
 	require.NoError(t, err)
 	x.ch, err = desc.Channel(x.th)
 	require.NoError(t, err)
@@ -63,6 +67,12 @@ func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool) *ben
 func (x *bench) turn() {
 	x.now += 1000
 	x.th.Poll(64, x.now)
+}
+
+func (x *bench) turns(n int) {
+	for range n {
+		x.turn()
+	}
 }
 
 // wait runs an operation to its end, which must be a good one.
@@ -213,9 +223,7 @@ func TestAFailedWriteBreaksTheZone(t *testing.T) {
 	for i := range uint32(4) {
 		x.b.Write([][]byte{fill(int(stripe), 1)}, x.addr(1, i*stripe), uint64(stripe), func(_ any, err error) { errs = append(errs, err) }, nil)
 	}
-	for range 100 {
-		x.turn()
-	}
+	x.turns(100)
 	require.Len(t, errs, 4)
 	failed := 0
 	for _, err := range errs {
@@ -285,4 +293,39 @@ func TestWritesDoNotAllocate(t *testing.T) {
 		do()
 	}
 	require.Zero(t, testing.AllocsPerRun(500, do))
+}
+
+// TestAFailedResetCountsUntilFinished: a zone that is still active because its
+// reset failed counts against the limits until it could be finished.
+func TestAFailedResetCountsUntilFinished(t *testing.T) {
+	for _, units := range []uint32{1, 2} { // all zones of the band, or one of two
+		x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: units, MaxOpen: 3 * units, MaxActive: 3 * units}, 64, false)
+		x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
+		stripe := int(x.b.Stripe())
+		x.wait(func(done func(any, error)) {
+			x.b.Write([][]byte{fill(stripe, 1)}, x.addr(0, 0), uint64(stripe), done, nil)
+		})
+		require.True(t, x.b.MayWrite(1))
+		refused, err := x.top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneReset, bdev.OpZoneFinish), Action: errinj.Fail})
+		require.NoError(t, err)
+		if err := x.result(func(done func(any, error)) { x.b.Reset(0, done, nil) }); units == 1 {
+			require.ErrorIs(t, err, ErrNoZone)
+		} else {
+			require.NoError(t, err)
+			x.b.Release(0)
+		}
+		x.b.Release(0) // as often as one likes
+		for range 3 {
+			require.False(t, x.b.MayWrite(2), "the device counts a zone of band 0")
+			require.True(t, x.b.MayWrite(1))
+			require.True(t, x.b.Unfinished())
+			x.b.Retry()
+			x.turns(100)
+		}
+		refused.Remove()
+		x.b.Retry()
+		x.turns(100)
+		require.False(t, x.b.Unfinished())
+		require.True(t, x.b.MayWrite(2))
+	}
 }
