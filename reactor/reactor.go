@@ -56,12 +56,12 @@ type Reactor struct {
 
 type counts struct {
 	turns, busyTurns, sleeps, naps, offers, events uint64
-	began, busy                            int64
+	began, busy                                    int64
 }
 
 type published struct {
 	turns, busyTurns, sleeps, naps, offers, events atomic.Uint64
-	began, busy, at                        atomic.Int64
+	began, busy, at                                atomic.Int64
 }
 
 // Stats are the counters of a reactor, as of its last sleep or at most a millisecond of work ago.
