@@ -71,6 +71,10 @@ func newCore(b *Bdev, t *thread.Thread) (*core, error) {
 		th: t, b: b, dc: dc, shift: blockShift(info.BlockSize), mdSize: uint64(info.MDSize),
 		poolMax: b.m.poolMax, poolStep: b.m.poolStep, limits: limitsOf(info),
 	}
+	if n := int(info.PoolMax); n != 0 {
+		k.poolStep = min(k.poolStep, n)
+		k.poolMax = n
+	}
 	if k.limits.any {
 		k.gate |= gateLimits
 	}

@@ -30,6 +30,7 @@ type Info struct {
 	Preallocated    bool // its space was taken beforehand: who needs no zeroes had better not unmap
 	FUA             bool // the driver makes a write with IO.FUA durable by itself
 	ReadOnly        bool
+	PoolMax         uint32 // IOs that one thread may have in flight; 0: as Manager.SetPool says
 	Ops             OpSet
 
 	Zoned          bool
@@ -60,6 +61,8 @@ func (i *Info) check() error {
 		return bad("metadata size", i.MDSize, "at most 4096 bytes a block")
 	case i.BufAlign < 0 || bits.OnesCount(uint(i.BufAlign)) > 1 || i.BufAlign > 1<<20:
 		return bad("buffer alignment", i.BufAlign, "0 or a power of two up to 1048576")
+	case i.PoolMax > maxPool:
+		return bad("IOs in flight", i.PoolMax, fmt.Sprintf("at most %d", maxPool))
 	case i.MaxSegments < 0:
 		return bad("segment limit", i.MaxSegments, "0 or more")
 	case !i.Ops.Has(OpRead):

@@ -51,13 +51,16 @@ func (m *Manager) Pool() *iobuf.Pool { return m.pool }
 // made at once when more are needed. It must be called before any channel is
 // made.
 func (m *Manager) SetPool(most, step int) error {
-	if most < 1 || most > 1<<20 || step < 1 {
-		return fmt.Errorf("bdev: a pool of %d IOs made %d at a time; 1 to 1048576 are possible: %w", most, step, unix.EINVAL)
+	if most < 1 || most > maxPool || step < 1 {
+		return fmt.Errorf("bdev: a pool of %d IOs made %d at a time; 1 to %d are possible: %w", most, step, maxPool, unix.EINVAL)
 	}
 	m.poolStep = min(step, most)
 	m.poolMax = roundUp(most, m.poolStep)
 	return nil
 }
+
+// maxPool bounds the IOs that a thread has in flight on a device.
+const maxPool = 1 << 20
 
 func roundUp(n, unit int) int { return (n + unit - 1) / unit * unit }
 

@@ -102,6 +102,34 @@ func TestEmptyPoolGivesENOMEMAndWaitersAreCalledInOrder(t *testing.T) {
 	}
 }
 
+// TestPoolOfADevice: a device may say itself how many IOs a thread can have in
+// flight, exactly.
+func TestPoolOfADevice(t *testing.T) {
+	for _, most := range []int{1, 3, 4, 5} {
+		e := newEnv(t, nil)
+		if err := e.m.SetPool(4, 2); err != nil {
+			t.Fatal(err)
+		}
+		s := newStrict(t, bdev.Info{Blocks: 64, PoolMax: uint32(most)})
+		e.register(s)
+		_, ch := e.open("strict", e.th)
+		buf := make([]byte, 512)
+		r := &result{}
+		for range most {
+			if err := ch.Read(buf, 0, 1, finished, r); err != nil {
+				t.Fatal(most, err)
+			}
+		}
+		if err := ch.Read(buf, 0, 1, finished, r); !errors.Is(err, bdev.ErrNoMem) {
+			t.Fatal(most, err)
+		}
+		called := false
+		w := bdev.IOWait{Fn: func(any) { called = true }}
+		ch.QueueIOWait(&w)
+		e.until("all done", func() bool { s.answer(); return r.n == most && called })
+	}
+}
+
 func TestWaiterWithFreeIOsIsCalledSoon(t *testing.T) {
 	e := newEnv(t, nil)
 	e.null("n", 8)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
+	"goftl/ftl/zoned"
 	"goftl/iobuf"
 	"goftl/thread"
 )
@@ -114,6 +115,9 @@ type Config struct {
 	// ZoneUnits is the number of zones that make a band of a new device on a
 	// zoned base: 0 takes the base's parallel units.
 	ZoneUnits uint64
+	// ZoneStripeBlocks is the stripe in which a band of a new device goes round
+	// its zones: up to so many blocks (16; 1 to 1024), at least a write unit.
+	ZoneStripeBlocks uint64
 	// ZoneAppend writes zones by append and not at their write pointers.
 	ZoneAppend bool
 
@@ -157,6 +161,13 @@ type Config struct {
 	BandThresholdPct int
 	Limits           Limits
 	Policy           Policy
+	// MoveDepth bounds the records that compaction and relocation each have
+	// under way (8; 1 to 64), MoveSegments the segments that each empties at a
+	// time (2; 1 to 16).
+	MoveDepth, MoveSegments int
+	// UserIOPool bounds the IOs that one thread may have in flight; more wait
+	// in front of the device (4096; 1 to 65536).
+	UserIOPool int
 
 	Logger *slog.Logger          // nil: nothing is logged
 	alloc  func(size int) []byte // of write buffers; tests have it fail
@@ -237,6 +248,10 @@ func (c *Config) tune(need func(ok bool, field, remedy string)) {
 		c.BandThresholdPct = 90
 	}
 	need(c.BandThresholdPct > 0 && c.BandThresholdPct <= 100, "BandThresholdPct", fmt.Sprintf("is %d, must be 1 to 100", c.BandThresholdPct))
+	if c.ZoneStripeBlocks == 0 {
+		c.ZoneStripeBlocks = zoned.DefaultStripe
+	}
+	need(c.ZoneStripeBlocks <= zoned.MaxStripe, "ZoneStripeBlocks", fmt.Sprintf("is %d, must be 1 to %d", c.ZoneStripeBlocks, zoned.MaxStripe))
 	if c.SumCacheBytes == 0 {
 		c.SumCacheBytes = defaultSumCache
 	}
@@ -245,6 +260,20 @@ func (c *Config) tune(need func(ok bool, field, remedy string)) {
 	}
 	need(c.MaxIOChannels >= 1 && c.MaxIOChannels <= maxChannels, "MaxIOChannels",
 		fmt.Sprintf("is %d, must be 1 to %d", c.MaxIOChannels, maxChannels))
+	for _, f := range []struct {
+		name      string
+		v         *int
+		def, most int
+	}{
+		{"MoveDepth", &c.MoveDepth, defaultMoveDepth, 64},
+		{"MoveSegments", &c.MoveSegments, defaultMoveSegments, 16},
+		{"UserIOPool", &c.UserIOPool, bdev.DefaultPoolMax, 65536},
+	} {
+		if *f.v == 0 {
+			*f.v = f.def
+		}
+		need(*f.v >= 1 && *f.v <= f.most, f.name, fmt.Sprintf("is %d, must be 1 to %d", *f.v, f.most))
+	}
 	if c.WriteBufferBytes == 0 {
 		c.WriteBufferBytes = defaultWriteBuffer
 	}

@@ -134,6 +134,9 @@ func (d *Device) Superblock() superblock.Superblock { return d.sb }
 // Thread is the core thread.
 func (d *Device) Thread() *thread.Thread { return d.th }
 
+// UserIOPool is the number of IOs that one thread may have in flight.
+func (d *Device) UserIOPool() int { return d.cfg.UserIOPool }
+
 // Health says what the device still serves, and the error that made it so.
 func (d *Device) Health() (Health, error) { return d.health, d.failure }
 
@@ -259,12 +262,11 @@ type Memory struct {
 	Checksums uint64 // at most, as data of closed segments is read
 }
 
-// MemoryNeed is the memory of a device of layout l whose cache of checksums is
-// bounded by sumCacheBytes (0: the default).
-func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
-	if sumCacheBytes == 0 {
-		sumCacheBytes = defaultSumCache
-	}
+// MemoryNeed is the memory of a device of layout l with config c, whose zero
+// values are the defaults.
+func MemoryNeed(l *layout.Layout, c *Config) Memory {
+	tuned, _ := c.Tuned() // what is wrong is told elsewhere
+	segments := uint64(tuned.MoveSegments)
 	chunkSum := layout.SummaryBlocks(l.ChunkBlocks) * blockSize
 	bandSum := layout.SummaryBlocks(l.BandSlots) * blockSize
 	perRecord := uint64(blockSize + record.MaxTrims*32)
@@ -274,12 +276,12 @@ func MemoryNeed(l *layout.Layout, sumCacheBytes uint64) Memory {
 	perMove := uint64((record.MaxBlocks + 1) * blockSize)
 	return Memory{
 		Table: l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes)),
-		Fixed: 4*chunkSum + 5*bandSum + 2*chunkSum + // open and closing segments, drains
-			maxRecords*perRecord + 2*maxMoveOps*perMove +
+		Fixed: 4*chunkSum + 3*bandSum + segments*(chunkSum+bandSum) + // open and closing segments, drains
+			maxRecords*perRecord + 2*uint64(tuned.MoveDepth)*perMove +
 			2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
 			2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
 			(l.Chunks+l.Bands)*uint64(unsafe.Sizeof(segment{})) + uint64(inflightSlots(inflightRecords))*inflightSlotBytes,
-		Checksums: min(sumCacheBytes, sumCacheNeed(l)),
+		Checksums: min(tuned.SumCacheBytes, sumCacheNeed(l)),
 	}
 }
 

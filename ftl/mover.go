@@ -14,10 +14,9 @@ import (
 // before the write and again at the switch (Rule 8).
 
 const (
-	// maxMoveOps bounds the records that one mover has under way.
-	maxMoveOps = 8
-	// maxDrains bounds the segments that one mover empties at a time.
-	maxDrains = 2
+	// Defaults of Config.MoveDepth and Config.MoveSegments.
+	defaultMoveDepth    = 8
+	defaultMoveSegments = 2
 	// moveReadRetries is how often a run is read again block by block.
 	moveReadRetries = 2
 )
@@ -77,7 +76,7 @@ type mover struct {
 }
 
 func (m *mover) init(d *Device, name string, src Source, reserve int) {
-	m.d, m.name, m.src, m.limit = d, name, src, maxMoveOps
+	m.d, m.name, m.src, m.limit = d, name, src, d.cfg.MoveDepth
 	m.stream = stream{d: d, name: name, band: true, src: src, reserve: reserve, ready: func(*Device) { m.resume() }}
 }
 
@@ -127,7 +126,7 @@ func (m *mover) run() {
 	for m.under < m.limit && !m.paused() {
 		dr := m.readyDrain()
 		if dr == nil {
-			if len(m.drains) >= maxDrains || !m.wanted(d) {
+			if len(m.drains) >= m.d.cfg.MoveSegments || !m.wanted(d) {
 				return
 			}
 			s := m.pick(d)
@@ -502,7 +501,7 @@ func moveFailed(w *slotWrite, err error) {
 func (m *mover) writeFailed(err error) {
 	d := m.d
 	d.baseErr = err
-	if isNoSpace(err) || m.failed > maxMoveOps {
+	if isNoSpace(err) || m.failed > m.limit {
 		m.blocked = true
 		d.retryLater()
 	}

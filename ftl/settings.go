@@ -78,6 +78,7 @@ func (c Config) Settings(l *layout.Layout) ([]Setting, error) {
 	}
 	if l.Zoned() {
 		add("ZoneUnits", strconv.FormatUint(l.Zones.Units, 10), "zones make a band")
+		add("ZoneStripeBlocks", sizeText(l.Zones.Stripe*blockSize), "stand side by side in a zone before the next one's turn")
 		how := "zones are written at their write pointers"
 		if c.ZoneAppend {
 			how = "zones are written by append"
@@ -85,9 +86,12 @@ func (c Config) Settings(l *layout.Layout) ([]Setting, error) {
 		add("ZoneAppend", onOff(c.ZoneAppend), "%s", how)
 	}
 	add("Policy", c.Policy.String(), "how relocation chooses bands")
+	add("MoveDepth", strconv.Itoa(c.MoveDepth), "records at most are on their way in compaction, and as many in relocation")
+	add("MoveSegments", strconv.Itoa(c.MoveSegments), "segments at most are emptied at a time by each of them")
 	add("RedoLimitBytes", sizeText(c.RedoLimitBytes), "of log at most lie between two checkpoints, at most half of where it goes")
 	add("SumCacheBytes", sizeText(c.SumCacheBytes), "of memory at most for checksums of the base")
 	add("MaxIOChannels", strconv.Itoa(c.MaxIOChannels), "threads at most can use the device at a time")
+	add("UserIOPool", strconv.Itoa(c.UserIOPool), "IOs at most can each of them have in flight")
 	add("VolatileWriteCache", onOff(c.VolatileWriteCache), "writes are answered once they are in memory; flushes are the barrier")
 	if c.VolatileWriteCache {
 		add("WriteBufferBytes", sizeText(c.WriteBufferBytes), "of writes at most are in memory only, for each of these threads")

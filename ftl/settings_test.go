@@ -19,6 +19,8 @@ func TestI1Defaults(t *testing.T) {
 	require.Equal(t, 10, c.Limits.InvalidPct)
 	require.Equal(t, 90, c.BandThresholdPct)
 	require.Equal(t, 128, c.MaxIOChannels)
+	require.Equal(t, []int{8, 2, 4096}, []int{c.MoveDepth, c.MoveSegments, c.UserIOPool})
+	require.EqualValues(t, 6<<20, c.WriteBufferBytes)
 }
 
 // TestI2Validation: what is wrong is named with its value and what would do.
@@ -29,6 +31,10 @@ func TestI2Validation(t *testing.T) {
 		"RedoLimitBytes":             {RedoLimitBytes: 4096},
 		"MaxIOChannels":              {MaxIOChannels: 5000},
 		"BandThresholdPct":           {BandThresholdPct: 101},
+		"MoveDepth":                  {MoveDepth: 65},
+		"MoveSegments":               {MoveSegments: -1},
+		"UserIOPool":                 {UserIOPool: 1 << 17},
+		"ZoneStripeBlocks":           {ZoneStripeBlocks: 1025},
 		"Limits.ThrottlePct":         {Limits: Limits{ThrottlePct: 100}},
 		"Limits.CheckpointPct":       {Limits: Limits{CheckpointPct: 60}},
 		"Limits.CriticalPct":         {Limits: Limits{CriticalPct: 30}},
@@ -78,7 +84,9 @@ func TestI6Settings(t *testing.T) {
 		return m
 	}
 	cached := fields(layout.Params{CacheBlocks: 1 << 16, BaseBlocks: 1 << 19})
-	require.Contains(t, cached, "Limits.ThrottlePct")
+	for _, field := range []string{"Limits.ThrottlePct", "MoveDepth", "MoveSegments", "UserIOPool"} {
+		require.Contains(t, cached, field)
+	}
 	require.NotContains(t, cached, "Limits.User")
 	require.NotContains(t, cached, "ZoneAppend")
 	alone := fields(layout.Params{NoCache: true, BaseBlocks: 1 << 19})
@@ -88,4 +96,35 @@ func TestI6Settings(t *testing.T) {
 	zoned := fields(layout.Params{NoCache: true, BaseBlocks: 1<<12 + 1<<18, Zones: &zones})
 	require.Contains(t, zoned["ZoneAppend"], "append")
 	require.Contains(t, zoned, "ZoneUnits")
+	require.Contains(t, zoned, "ZoneStripeBlocks")
+}
+
+// TestMoveDepthAndSegments: what is on its way keeps to the limits, and uses
+// them.
+func TestMoveDepthAndSegments(t *testing.T) {
+	for _, c := range []struct{ depth, segments int }{{1, 1}, {2, 2}, {64, 16}} {
+		b := newBed(t, geometry{cache: 128*34 + 500, base: 128 + 128*100, chunk: 128, band: 128})
+		b.cfg.MoveDepth, b.cfg.MoveSegments = c.depth, c.segments
+		b.cfg.Limits.CompactPct = 90
+		b.create()
+		drains := map[*mover]int{}
+		b.step = func(int) {
+			for _, m := range []*mover{&b.d.compaction, &b.d.gc} {
+				drains[m] = max(drains[m], len(m.drains))
+			}
+		}
+		b.fill()
+		require.Empty(t, b.churn(int(b.d.Blocks())/2, 16, 16))
+		b.settleAll()
+		require.NotZero(t, b.stats().Relocated)
+		for _, m := range []*mover{&b.d.compaction, &b.d.gc} {
+			t.Logf("%d records, %d segments: %s had %d and %d", c.depth, c.segments, m.name, len(m.ops), drains[m])
+			require.LessOrEqual(t, len(m.ops), c.depth, m.name)
+			require.LessOrEqual(t, drains[m], c.segments, m.name)
+		}
+		require.GreaterOrEqual(t, len(b.d.compaction.ops), min(c.depth, 2*c.segments, 9))
+		require.GreaterOrEqual(t, drains[&b.d.compaction], min(c.segments, 5))
+		b.good()
+		b.stop(false)
+	}
 }

@@ -22,7 +22,7 @@ func stepDiscover(p *process) {
 	}
 	var err error
 	d.zones, err = zoned.New(zoned.Config{
-		Thread: d.th, Channel: d.base.ch, Info: d.base.info, Units: d.cfg.ZoneUnits, Append: d.cfg.ZoneAppend,
+		Thread: d.th, Channel: d.base.ch, Info: d.base.info, Units: d.cfg.ZoneUnits, Append: d.cfg.ZoneAppend, Stripe: d.cfg.ZoneStripeBlocks,
 		Logger: d.log, Changed: zoneChanged, Arg: d,
 	})
 	if err != nil {

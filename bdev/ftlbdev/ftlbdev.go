@@ -37,7 +37,7 @@ func (v *Driver) Info() bdev.Info {
 	return bdev.Info{
 		Name: v.name, Product: "goftl FTL", UUID: v.d.UUID(),
 		BlockSize: 4096, Blocks: v.d.Blocks(), WriteUnit: 1,
-		BufAlign: 4096, VolatileCache: true, FUA: true,
+		BufAlign: 4096, VolatileCache: true, FUA: true, PoolMax: uint32(v.d.UserIOPool()),
 		Ops: bdev.Ops(bdev.OpRead, bdev.OpWrite, bdev.OpFlush, bdev.OpUnmap, bdev.OpWriteZeroes, bdev.OpExtents),
 	}
 }

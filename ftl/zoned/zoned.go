@@ -29,8 +29,12 @@ var (
 // reportBatch is the number of zones asked for at a time.
 const reportBatch = 64
 
-// aimStripe is the stripe aimed at, in blocks: 64 KiB.
-const aimStripe = 16
+// DefaultStripe is the stripe aimed at unless the config says otherwise, in
+// blocks: 64 KiB. MaxStripe is the largest that can be aimed at.
+const (
+	DefaultStripe = 16
+	MaxStripe     = 1024
+)
 
 // Config says what to present.
 type Config struct {
@@ -38,6 +42,7 @@ type Config struct {
 	Channel *bdev.Channel // of a zoned device; its thread is Thread
 	Info    *bdev.Info
 	Units   uint64 // zones of a band; 0: the device's parallel units
+	Stripe  uint64 // blocks aimed at for the stripes of a new device; 0: DefaultStripe
 	Append  bool   // write by zone append; the device must be able to
 	Logger  *slog.Logger
 	// Changed, if set, is told that a zone of a band went offline or
@@ -116,6 +121,9 @@ func New(cfg Config) (*Base, error) {
 	}
 	if cfg.Units == 0 {
 		cfg.Units = max(uint64(i.ParallelUnits), 1)
+	}
+	if cfg.Stripe == 0 {
+		cfg.Stripe = DefaultStripe
 	}
 	b := &Base{cfg: cfg, info: i, ch: cfg.Channel, units: cfg.Units, zones: make([]zone, i.Blocks/i.ZoneBlocks)}
 	for _, op := range []bdev.Op{bdev.OpZoneInfo, bdev.OpZoneReset} {
@@ -210,12 +218,12 @@ func (z *zone) take(zi *bdev.ZoneInfo, size uint64) {
 	}
 }
 
-// chooseStripe takes the largest stripe up to aimStripe that leaves zones a few
-// stripes each.
+// chooseStripe takes the largest stripe up to the one aimed at, of a write unit
+// times a power of two, that leaves zones a few stripes each.
 func (b *Base) chooseStripe() {
 	unit := max(uint64(b.info.WriteUnit), 1)
 	b.stripe = unit
-	for b.stripe*2 <= aimStripe && b.stripe*2 <= b.info.ZoneCapacity/4 {
+	for b.stripe*2 <= b.cfg.Stripe && b.stripe*2 <= b.info.ZoneCapacity/4 {
 		b.stripe *= 2
 	}
 }

@@ -29,7 +29,7 @@ type bench struct {
 	lay  *layout.Layout
 }
 
-func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool) *bench {
+func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool, stripe ...uint64) *bench {
 	t.Helper()
 	sys := thread.NewSystem()
 	x := &bench{t: t, th: sys.NewThread("core")}
@@ -53,7 +53,10 @@ func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool) *ben
 	require.NoError(t, err)
 	x.ch, err = desc.Channel(x.th)
 	require.NoError(t, err)
-	x.b, err = New(Config{Thread: x.th, Channel: x.ch, Info: z.Info(), Append: appends})
+	cfg := Config{Thread: x.th, Channel: x.ch, Info: z.Info(), Append: appends}
+	for _, cfg.Stripe = range stripe {
+	}
+	x.b, err = New(cfg)
 	require.NoError(t, err)
 	x.wait(func(done func(any, error)) { x.b.Discover(done, nil) })
 	x.lay, err = layout.Compute(layout.Params{
@@ -115,14 +118,21 @@ func TestSlotsGoRoundTheZones(t *testing.T) {
 	for _, c := range []struct {
 		o       emulated.Options
 		appends bool
+		aim     uint64
+		stripe  int
 	}{
-		{emulated.Options{ZoneBlocks: 64, Units: 1}, false},
-		{emulated.Options{ZoneBlocks: 64, Units: 3, Capacity: 50}, false},
-		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false},
-		{emulated.Options{ZoneBlocks: 128, Units: 4, MaxAppend: 8}, true},
-		{emulated.Options{ZoneBlocks: 256, Units: 2}, true},
+		{emulated.Options{ZoneBlocks: 64, Units: 1}, false, 0, 16},
+		{emulated.Options{ZoneBlocks: 64, Units: 3, Capacity: 50}, false, 0, 8},
+		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false, 0, 16},
+		{emulated.Options{ZoneBlocks: 128, Units: 4, MaxAppend: 8}, true, 0, 16},
+		{emulated.Options{ZoneBlocks: 256, Units: 2}, true, 0, 16},
+		{emulated.Options{ZoneBlocks: 256, Units: 2}, false, 64, 64},
+		{emulated.Options{ZoneBlocks: 128, Units: 2}, false, 64, 32},
+		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false, 1, 4},
+		{emulated.Options{ZoneBlocks: 128, Units: 3}, false, 1, 1},
 	} {
-		x := newBench(t, c.o, 64, c.appends)
+		x := newBench(t, c.o, 64, c.appends, c.aim)
+		require.EqualValues(t, c.stripe, x.b.Stripe())
 		rnd := rand.New(rand.NewPCG(1, 2))
 		unit := int(max(c.o.WriteUnit, 1))
 		x.wait(func(done func(any, error)) { x.b.Reset(2, done, nil) })

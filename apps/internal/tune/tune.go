@@ -19,6 +19,7 @@ type Flags struct {
 
 	units      uint64
 	zoneAppend bool
+	stripe     string
 	chunk      string
 	band       string
 	bandPct    int
@@ -28,6 +29,9 @@ type Flags struct {
 	redo       string
 	sums       string
 	channels   int
+	moveDepth  int
+	moveSegs   int
+	ioPool     int
 }
 
 // fields are the fields of the config and their flags. Those about what is
@@ -38,6 +42,7 @@ var fields = []struct{ field, flag string }{
 	{"WriteBufferBytes", "write-buffer"},
 	{"ZoneUnits", "zone-units"},
 	{"ZoneAppend", "zone-append"},
+	{"ZoneStripeBlocks", "zone-stripe"},
 	{"ChunkBlocks", "chunk-size"},
 	{"BandBlocks", "band-size"},
 	{"BandThresholdPct", "band-threshold"},
@@ -52,6 +57,9 @@ var fields = []struct{ field, flag string }{
 	{"RedoLimitBytes", "redo-limit"},
 	{"SumCacheBytes", "checksum-memory"},
 	{"MaxIOChannels", "max-channels"},
+	{"MoveDepth", "move-depth"},
+	{"MoveSegments", "move-segments"},
+	{"UserIOPool", "io-pool"},
 }
 
 // flagOf returns the flag of a field, or of the field that it is part of.
@@ -80,6 +88,7 @@ func (f *Flags) Register(s *pflag.FlagSet) {
 	l := &def.Limits
 	s.Uint64Var(&f.units, "zone-units", 0, "zones that make a band of a new device on a zoned base (default: the base's parallel units)")
 	s.BoolVar(&f.zoneAppend, "zone-append", false, "write zones by append and not at their write pointers")
+	s.StringVar(&f.stripe, "zone-stripe", spec.FormatSize(def.ZoneStripeBlocks*layout.BlockSize), "`SIZE` of what stands side by side in a zone of a new device, up to 4MiB; small ones keep all zones of a band busy, large ones make large writes")
 	s.StringVar(&f.chunk, "chunk-size", "", "`SIZE` of the chunks of a new device's cache, a power of two (default: chosen, 1MiB to 64MiB)")
 	s.StringVar(&f.band, "band-size", "", "`SIZE` of the bands of a new device, a power of two; zones say it themselves (default: chosen, 2MiB to 256MiB)")
 	s.IntVar(&f.bandPct, "band-threshold", def.BandThresholdPct, "without a cache: `PERCENT` of a band after which the next one is opened ahead of need")
@@ -94,6 +103,9 @@ func (f *Flags) Register(s *pflag.FlagSet) {
 	s.StringVar(&f.redo, "redo-limit", spec.FormatSize(def.RedoLimitBytes), "`SIZE` of log between two checkpoints, which a start after a crash has to read; at most half of the cache")
 	s.StringVar(&f.sums, "checksum-memory", spec.FormatSize(def.SumCacheBytes), "`SIZE` of memory for checksums of the base")
 	s.IntVar(&f.channels, "max-channels", def.MaxIOChannels, "threads that can use the device at a time, up to 4096")
+	s.IntVar(&f.moveDepth, "move-depth", def.MoveDepth, "records that compaction and relocation each have on their way, 1 to 64; more for devices that answer late, at 512KiB of memory each")
+	s.IntVar(&f.moveSegs, "move-segments", def.MoveSegments, "segments that each of them empties at a time, 1 to 16")
+	s.IntVar(&f.ioPool, "io-pool", def.UserIOPool, "IOs that a thread can have in flight on the device, 1 to 65536; more wait")
 }
 
 // Apply puts the flags into a config. An error names the flag, its value and
@@ -102,6 +114,7 @@ func (f *Flags) Apply(c *ftl.Config) error {
 	var errs []error
 	c.ZoneUnits, c.ZoneAppend = f.units, f.zoneAppend
 	c.BandThresholdPct, c.MaxIOChannels = f.bandPct, f.channels
+	c.MoveDepth, c.MoveSegments, c.UserIOPool = f.moveDepth, f.moveSegs, f.ioPool
 	user := c.Limits.User
 	c.Limits = f.limits
 	c.Limits.User = user
@@ -119,6 +132,7 @@ func (f *Flags) Apply(c *ftl.Config) error {
 		*to = n / unit
 	}
 	size("chunk-size", f.chunk, &c.ChunkBlocks, layout.BlockSize)
+	size("zone-stripe", f.stripe, &c.ZoneStripeBlocks, layout.BlockSize)
 	size("band-size", f.band, &c.BandBlocks, layout.BlockSize)
 	size("redo-limit", f.redo, &c.RedoLimitBytes, 1)
 	size("checksum-memory", f.sums, &c.SumCacheBytes, 1)

@@ -46,6 +46,7 @@ func TestValues(t *testing.T) {
 		"--zone-units=2", "--zone-append", "--chunk-size=1MiB", "--band-size=2MiB", "--band-threshold=80", "--limit-user=1:0,2:10,3:50,4:90",
 		"--limit-throttle=11", "--limit-checkpoint=21", "--limit-critical=6", "--limit-compact=51", "--limit-relocate=7", "--limit-invalid=12",
 		"--policy=greedy", "--redo-limit=64MiB", "--checksum-memory=1MiB", "--max-channels=9",
+		"--zone-stripe=256KiB", "--move-depth=16", "--move-segments=3", "--io-pool=100",
 	}))
 	var c ftl.Config
 	require.NoError(t, f.Apply(&c))
@@ -57,6 +58,7 @@ func TestValues(t *testing.T) {
 			ThrottlePct: 11, CheckpointPct: 21, CriticalPct: 6, CompactPct: 51, RelocatePct: 7, InvalidPct: 12, User: user,
 		},
 		Policy: ftl.PolicyGreedy, RedoLimitBytes: 64 << 20, SumCacheBytes: 1 << 20, MaxIOChannels: 9,
+		MoveDepth: 16, MoveSegments: 3, UserIOPool: 100, ZoneStripeBlocks: 64,
 	}, c)
 }
 
@@ -75,6 +77,11 @@ func TestI2Errors(t *testing.T) {
 		"--chunk-size=1000":                  "--chunk-size: 1000 must be a positive multiple of 4KiB",
 		"--band-threshold=101":               "--band-threshold 101: is 101, must be 1 to 100",
 		"--max-channels=5000":                "--max-channels 5000: is 5000, must be 1 to 4096",
+		"--move-depth=65":                    "--move-depth 65: is 65, must be 1 to 64",
+		"--move-depth=0":                     "--move-depth 0: must be positive",
+		"--move-segments=17":                 "--move-segments 17: is 17, must be 1 to 16",
+		"--io-pool=-1":                       "--io-pool -1: is -1, must be 1 to 65536",
+		"--zone-stripe=8MiB":                 "--zone-stripe 8MiB: is 2048, must be 1 to 1024",
 		"--zone-units=0":                     "--zone-units 0: must be positive",
 	} {
 		_, err := parse(t, args)
@@ -88,7 +95,7 @@ func TestText(t *testing.T) {
 	require.NoError(t, err)
 	text, err := Text(&ftl.Config{}, l)
 	require.NoError(t, err)
-	for _, words := range []string{"limit-user", "band-threshold", "90 %", "redo-limit", "4 GiB", "max-channels"} {
+	for _, words := range []string{"limit-user", "band-threshold", "90 %", "redo-limit", "4 GiB", "max-channels", "move-depth", "move-segments", "io-pool"} {
 		require.Contains(t, text, words)
 	}
 	require.NotContains(t, text, "Pct")

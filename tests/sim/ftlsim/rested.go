@@ -67,7 +67,7 @@ const blockBytes = 4096
 
 // checkMemory allows for pages that are not filled and for reads, whose number is bounded.
 func (f *ftlDevice) checkMemory(buffers int64) error {
-	m := ftl.MemoryNeed(f.d.Layout(), f.b.Plan.Config.SumCacheBytes)
+	m := ftl.MemoryNeed(f.d.Layout(), &ftl.Config{SumCacheBytes: f.b.Plan.Config.SumCacheBytes})
 	need := int64(m.Table + m.Fixed)
 	if slack := need/10 + 4<<20; buffers > need+slack {
 		return fmt.Errorf("an idle device: %d bytes of buffers, %d are planned", buffers, need)

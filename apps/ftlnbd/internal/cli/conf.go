@@ -26,7 +26,7 @@ var (
 	confDevice = []string{"no-cache", "zones", "cache", "metadata", "base"}
 	confSpecs  = []string{"cache", "metadata", "base"}
 	// confMade are about the making alone; they count when it is resumed.
-	confMade = []string{"size", "cache-size", "spare", "chunk-size", "band-size", "zone-units"}
+	confMade = []string{"size", "cache-size", "spare", "chunk-size", "band-size", "zone-units", "zone-stripe"}
 )
 
 const confHead = `# What this device is made of and how it is tuned: flags of ftlnbd serve, which it reads here when it is

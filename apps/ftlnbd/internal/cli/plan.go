@@ -49,7 +49,7 @@ func (a *app) runPlan(c *cobra.Command) error {
 	}
 	l := p.Layout
 	fmt.Fprint(a.out, l.Plan())
-	m := ftl.MemoryNeed(l, a.config.SumCacheBytes)
+	m := ftl.MemoryNeed(l, &a.config)
 	fmt.Fprintf(a.out, "\nmemory                mapping %.1f MiB (%d bytes a block) + %.1f MiB, and up to %.1f MiB of checksums\n"+
 		"                      of the base as it is read\n", mib(m.Table), l.L2PEntryBytes, mib(m.Fixed), mib(m.Checksums))
 	if a.config.VolatileWriteCache {

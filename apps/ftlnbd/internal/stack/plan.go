@@ -203,7 +203,7 @@ func (s *Stack) lookAtZones(b *bdev.Bdev, found *Found, cfg *ftl.Config) error {
 		err := s.await(func(done func(error)) {
 			var err error
 			z, err = zoned.New(zoned.Config{
-				Thread: s.Core, Channel: ch, Info: b.Info(), Units: cfg.ZoneUnits, Append: cfg.ZoneAppend,
+				Thread: s.Core, Channel: ch, Info: b.Info(), Units: cfg.ZoneUnits, Append: cfg.ZoneAppend, Stripe: cfg.ZoneStripeBlocks,
 			})
 			if err != nil {
 				done(err)
