@@ -5,10 +5,8 @@ import (
 	"runtime/metrics"
 	"sort"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -24,10 +22,9 @@ func percentile(d []time.Duration, p float64) time.Duration {
 }
 
 // BenchmarkMessageToSleepingReactor has the latency of a message to a reactor that sleeps in the kernel, and, for what
-// the machine allows, that of a Go channel to a goroutine with an OS thread of its own, and that of an eventfd between
-// two OS threads with the scheduler left out. They take turns, so that each meets the same machine.
+// the machine allows, that of a Go channel to a goroutine with an OS thread of its own, and that of an eventfd that an
+// OS thread reads. They take turns, so that each meets the same machine.
 func BenchmarkMessageToSleepingReactor(b *testing.B) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)) // the eventfd's reader keeps one
 	done := make(chan int64, 1)
 	type contestant struct {
 		name string
@@ -68,58 +65,42 @@ func BenchmarkMessageToSleepingReactor(b *testing.B) {
 	}
 }
 
-// bell is an eventfd with an OS thread that waits for it, without telling the scheduler of Go that it waits.
-type bell struct {
-	fd   int
-	stop atomic.Bool
-	done chan struct{}
-	// What the kernel reads and writes.
-	poll  [1]unix.PollFd
-	limit unix.Timespec
-	count [8]byte
-	one   [8]byte
-}
+// bell is an eventfd with an OS thread that sleeps in a read of it.
+type bell struct{ fd int }
 
-// bellLimit bounds how long the thread keeps the world from being stopped.
-const bellLimit = 5 * time.Millisecond
-
-func newBell(b *testing.B, rung chan<- int64) *bell {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+func newBell(b *testing.B, rung chan<- int64) bell {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	require.NoError(b, err)
-	e := &bell{fd: fd, done: make(chan struct{})}
-	e.one[0] = 1
+	e := bell{fd: fd}
+	var stop atomic.Bool
+	stopped := make(chan struct{})
 	go func() {
-		defer close(e.done)
+		defer close(stopped)
 		runtime.LockOSThread()
-		for !e.stop.Load() {
-			if e.wait() {
-				now := reactor.Now()
-				e.clear()
+		count := make([]byte, 8)
+		for {
+			_, err := unix.Read(fd, count)
+			now := reactor.Now()
+			if stop.Load() {
+				return
+			}
+			if err == nil {
 				rung <- now
 			}
 		}
 	}()
 	b.Cleanup(func() {
-		e.stop.Store(true)
-		<-e.done
+		stop.Store(true)
+		e.ring()
+		<-stopped
 		_ = unix.Close(fd)
 	})
 	return e
 }
 
-func (e *bell) wait() bool {
-	e.poll[0] = unix.PollFd{Fd: int32(e.fd), Events: unix.POLLIN}
-	e.limit = unix.NsecToTimespec(int64(bellLimit))
-	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&e.poll)), 1, uintptr(unsafe.Pointer(&e.limit)), 0, 8, 0)
-	return errno == 0 && n == 1
-}
-
-func (e *bell) clear() {
-	_, _, _ = syscall.RawSyscall(unix.SYS_READ, uintptr(e.fd), uintptr(unsafe.Pointer(&e.count)), 8)
-}
-
-func (e *bell) ring() {
-	_, _, _ = syscall.RawSyscall(unix.SYS_WRITE, uintptr(e.fd), uintptr(unsafe.Pointer(&e.one)), 8)
+func (e bell) ring() {
+	one := [8]byte{1} // the count is of the machine's byte order, and any but 0 will do
+	_, _ = unix.Write(e.fd, one[:])
 }
 
 // stopping returns the runtime's histogram of how long it took to stop the world for a collection.

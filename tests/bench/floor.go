@@ -138,7 +138,7 @@ func (b *bench) quiet() error {
 	b.table.add(row{
 		what: "message to a sleeping reactor, p99", goal: most(60, " us"), value: p99,
 		figure: fmt.Sprintf("%.0f us, p50 %.0f us", p99, g.median(wake, "adaptive-p50-us")),
-		ratio: fmt.Sprintf("a bare eventfd: p99 %.0f us, p50 %.0f us; a channel: p99 %.0f us", g.median(wake, "eventfd-p99-us"),
+		ratio: fmt.Sprintf("an eventfd: p99 %.0f us, p50 %.0f us; a channel: p99 %.0f us", g.median(wake, "eventfd-p99-us"),
 			g.median(wake, "eventfd-p50-us"), g.median(wake, "channel-p99-us")),
 		command: "go test -bench MessageToSleepingReactor ./reactor",
 	})
