@@ -49,7 +49,7 @@ type compiler struct {
 func newCompiler(t *testing.T) *compiler {
 	t.Helper()
 	c := &compiler{root: root(t), set: token.NewFileSet(), byDir: map[string]goPackage{}, files: map[string]*ast.File{}}
-	cmd := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", "./ftl/...")
+	cmd := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,Export,GoFiles", "./ftl/...", "./nbd/...")
 	cmd.Dir = c.root
 	out, err := cmd.Output()
 	require.NoError(t, err)
@@ -169,11 +169,13 @@ func TestTable(t *testing.T) {
 // testsOfTheSimulator lists the tests that take seeds.
 func testsOfTheSimulator(t *testing.T) []string {
 	t.Helper()
-	text, err := os.ReadFile("../ftlsim/ftl_test.go")
-	require.NoError(t, err)
 	var list []string
-	for _, f := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
-		list = append(list, string(f[1]))
+	for _, file := range []string{"ftlsim/ftl_test.go", "nbdsim/nbdsim_test.go"} {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		require.NoError(t, err)
+		for _, f := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllSubmatch(text, -1) {
+			list = append(list, string(f[1]))
+		}
 	}
 	return list
 }

@@ -58,7 +58,7 @@ func (h *hunter) control(ctx context.Context, test string, n int) (r result) {
 		return result{err: err}
 	}
 	defer os.RemoveAll(dir)
-	bin, err := h.build(ctx, dir, &mutant{})
+	bin, err := h.build(ctx, dir, &mutant{test: test})
 	if err != nil {
 		return result{err: err}
 	}
@@ -71,8 +71,8 @@ func (h *hunter) build(ctx context.Context, dir string, m *mutant) (bin string, 
 	if err != nil {
 		return "", err
 	}
-	bin = filepath.Join(dir, "ftlsim.test")
-	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", bin, "./tests/sim/ftlsim")
+	bin = filepath.Join(dir, "sim.test")
+	cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-c", "-overlay", overlay, "-o", bin, simulator(m.test))
 	cmd.Dir = h.root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)

@@ -22,7 +22,7 @@ type edit struct {
 type mutant struct {
 	rule  string // of ARCHITECTURE.md, rules of power loss; "-" for what they do not speak of
 	name  string
-	test  string // of tests/sim/ftlsim, that must find it
+	test  string // of tests/sim/ftlsim, or nbdsim, that must find it
 	edits []edit
 	// hidden says, of a defect in tableHidden, what makes up for it.
 	hidden string
@@ -38,11 +38,22 @@ const (
 	buffered = "TestFTLBuffered"
 
 	bufferedFaults = "TestFTLBufferedFaults"
+
+	clients         = "TestNBD"
+	clientsBuffered = "TestNBDBuffered"
 )
+
+// simulator is the package of a test.
+func simulator(test string) string {
+	if strings.HasPrefix(test, "TestNBD") {
+		return "./tests/sim/nbdsim"
+	}
+	return "./tests/sim/ftlsim"
+}
 
 // table is all defects that must be found, by rule.
 func table() []mutant {
-	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest, tableZones, tableBuffers)
+	return slices.Concat(tableMetadata, tableLog, tableSpace, tableCheckpoint, tableLife, tableRest, tableZones, tableBuffers, tableNBD)
 }
 
 // mutate returns the changed texts of the files that m changes, by file.
