@@ -196,7 +196,6 @@ func loadDone(q *Request) {
 		spoil(s.mem[:q.Count*model.BlockSize])
 	}
 	l.free = append(l.free, s)
-	p.burn()
 	if l.plan.Again {
 		l.run()
 		return
