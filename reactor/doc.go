@@ -17,7 +17,7 @@
 // A loop that never sleeps is a danger to the rest of the process: the garbage collector and other goroutines need a
 // processor of the Go scheduler (Procs tells how many) and a core, and they must be able to stop it. So a reactor that
 // finds all of either taken by reactors sleeps ShareNap in every ShareEvery; one that has work offers its core to the
-// kernel ten times as often, because the kernel may have put the goroutine that stops the world behind it, even beside
+// kernel eleven times as often, because the kernel may have put the goroutine that stops the world behind it, even beside
 // a core that is idle; and every turn passes a safepoint.
 //
 // # Ownership

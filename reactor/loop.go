@@ -131,14 +131,13 @@ func (r *Reactor) mustPoll() bool {
 // spare reports whether a place is left beside the reactors that are awake.
 func (r *Reactor) spare() bool { return awake.Load() < r.places }
 
-// share gives others their share of the core. It offers the core when a slice is over; and when reactors have taken
+// share gives others their share of the core. It offers the core before a slice is over; and when reactors have taken
 // every place, it leaves the core every ShareEvery. One that naps keeps its place: its nap may last, because the
 // runtime lets nobody come back while it stops the world, and then the others must go on sharing.
 func (r *Reactor) share() {
 	if r.now < r.shareAt {
 		return
 	}
-	r.shareAt = r.now + int64(slice)
 	nap := false
 	if r.now >= r.napAt {
 		r.napAt = r.now + int64(ShareEvery)
@@ -146,6 +145,7 @@ func (r *Reactor) share() {
 		r.places = places()
 		nap = !r.spare()
 	}
+	r.shareAt = min(r.now+int64(offerEvery), r.napAt)
 	from := Now()
 	for _, s := range r.seats {
 		s.thread.Ended(from)

@@ -59,9 +59,12 @@ const (
 	// slice is what a reactor asks of Linux as the time that it may run at a stretch while others want its CPU; the
 	// least that there is. It gets no less of the CPU by that, but sooner: a thread with a shorter slice takes the CPU
 	// from one with a longer slice when it wakes up. Kernels before 6.12 ignore it. Linux looks whether a slice is over
-	// at its tick only, every 4 ms at 250 Hz, so a reactor that has work offers the CPU itself every slice. Who wants
-	// it may be the goroutine that stops the world for a garbage collection.
+	// at its tick only, every 4 ms at 250 Hz, so a reactor that has work offers the CPU itself. Who wants it may be
+	// the goroutine that stops the world for a garbage collection.
 	slice = 100 * time.Microsecond
+	// offerEvery is how often. Whoever offers forfeits what is left of his slice, so it is best done at its end; just
+	// after it the next slice has begun, and offering would cost a third of the share beside a busy process.
+	offerEvery = slice * 9 / 10
 
 	napFirst   = 50 * time.Microsecond // first nap beside pollers that must be polled
 	napLongest = 2 * time.Millisecond  // longest such nap

@@ -10,7 +10,7 @@ import (
 	"goftl/thread"
 )
 
-// TestBusyReactorOffersItsCoreEverySlice: a reactor with work offers its core once a slice, whether reactors are many
+// TestBusyReactorOffersItsCoreEverySlice: a reactor with work offers its core before a slice is over, whether reactors are many
 // or few, and, when they have taken every place, leaves it once every ShareEvery instead.
 func TestBusyReactorOffersItsCoreEverySlice(t *testing.T) {
 	for _, crowded := range []bool{false, true} {
@@ -31,8 +31,8 @@ func TestBusyReactorOffersItsCoreEverySlice(t *testing.T) {
 			at += int64(step)
 		}
 		awake.Store(taken)
-		turns := uint64(steps) * uint64(step) / uint64(slice)
 		naps := uint64(steps) * uint64(step) / uint64(ShareEvery)
+		turns := naps * uint64((ShareEvery+offerEvery-1)/offerEvery)
 		if !crowded {
 			naps = 0
 		}
