@@ -73,6 +73,7 @@ func block(bufs [][]byte, i uint64) []byte {
 
 // pack appends what the cells from first on hold of the player's blocks.
 func (c *cells) pack(dst []byte, bufs [][]byte, first, count uint64) []byte {
+	dst = slices.Grow(dst, int(c.start[first+count]-c.start[first]))
 	for i := range count {
 		dst = append(dst, block(bufs, i)[:c.size(first+i)]...)
 	}

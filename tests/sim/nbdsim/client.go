@@ -27,7 +27,9 @@ type client struct {
 	talk  *talk
 
 	out      []byte // what the link has not taken yet
+	outMem   []byte // in which out lies
 	in       []byte // what was read and not understood yet
+	inMem    []byte
 	calls    []*call
 	backlog  []*call // wait for the end of the negotiation
 	turning  bool    // it will look at its link soon
@@ -43,7 +45,7 @@ type client struct {
 
 // send gives bytes to the link, as it takes them.
 func (c *client) send(b []byte) {
-	c.out = append(c.out, b...)
+	c.out = append(room(&c.outMem, c.out, len(b)), b...)
 	c.push()
 }
 
@@ -70,7 +72,8 @@ func (c *client) carry(k *call) {
 	}
 	c.calls = append(c.calls, k)
 	c.d.note(c, "send "+k.q.Command.String(), k, proto.OK)
-	c.send(k.encode(nil))
+	c.out = k.encode(room(&c.outMem, c.out, proto.RequestSize+len(k.body)))
+	c.push()
 }
 
 // ask makes a read, now and then, ask for the status of its blocks first.
@@ -130,7 +133,7 @@ func turn(arg any) {
 	if c.d.rnd.IntN(8) == 0 {
 		n = min(n, int(c.d.rnd.Skewed(int64(c.gulp))))
 	}
-	c.in = append(c.in, make([]byte, n)...)
+	c.in = room(&c.inMem, c.in, n)[:had+n]
 	c.l.down.read(c.in[had:])
 	for c.phase != phaseLeft && c.understand() {
 	}

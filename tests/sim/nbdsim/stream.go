@@ -12,12 +12,25 @@ type stream struct {
 	room  int    // bytes that may be under way or wait to be read: few at the beginning
 	most  int    // what that grows to
 	q     []byte // arrived
+	mem   []byte // in which q lies
 	out   int    // under way
 	last  int64  // when the last of these arrives
 	fin   bool   // the end has arrived
 	dead  bool   // reset: what was under way is lost
 	shut  bool   // the sender has ended it
 	moved func() // something arrived, or there is room again
+}
+
+// room returns b with the capacity for n more bytes. The room in front of b, whose bytes were taken, is used again: mem is
+// what b lies in.
+func room(mem *[]byte, b []byte, n int) []byte {
+	if cap(b)-len(b) >= n {
+		return b
+	}
+	if cap(*mem) < 2*(len(b)+n) {
+		*mem = make([]byte, 0, 4*(len(b)+n))
+	}
+	return append((*mem)[:0], b...)
 }
 
 // segment is a piece of a stream under way.
@@ -72,7 +85,7 @@ func arrive(arg any) {
 	if s.dead {
 		return
 	}
-	s.q = append(s.q, g.bytes...)
+	s.q = append(room(&s.mem, s.q, len(g.bytes)), g.bytes...)
 	s.fin = s.fin || g.fin
 	s.moved()
 }
