@@ -49,6 +49,35 @@ func (p *Play) turnZone() {
 	}, nil)
 }
 
+// zonesToLose is how many zones of a kind may be lost without more bands than drawZones gives.
+const zonesToLose = 2
+
+// spare adds n bands that users get nothing of.
+func (g *Geometry) spare(n uint64) {
+	if n == 0 {
+		return
+	}
+	users := (100 - uint64(g.SparePct)) * g.Bands
+	g.Bands += n
+	g.SparePct = uint32(100 - users/g.Bands)
+	z := &g.Zones
+	was := z.Conv
+	z.Conv = g.convZones()
+	for _, list := range [][]uint64{z.ReadOnly, z.Offline} {
+		for i := range list {
+			list[i] += z.Conv - was
+		}
+	}
+}
+
+// convZones is how many conventional zones the metadata takes.
+func (g *Geometry) convZones() uint64 {
+	if !g.Alone {
+		return 0
+	}
+	return (2*g.Bands+400)/g.Zones.Blocks + 1
+}
+
 // drawBases puts the device on zones, or does without a cache, or both.
 func drawBases(r *sim.Rand, p *Plan) {
 	g := &p.Geometry
@@ -66,16 +95,17 @@ func drawBases(r *sim.Rand, p *Plan) {
 		turns, fails := 0, 0
 		for i := range p.Lives {
 			l := &p.Lives[i]
-			l.Look = false                              // the emulation of zones writes when it begins
-			if !l.Calm && r.IntN(3) == 0 && turns < 2 { // more would leave too little
+			l.Look = false // the emulation of zones writes when it begins
+			if !l.Calm && r.IntN(3) == 0 {
 				turns++
 				l.ZoneTurns = r.Uint64N(g.Bands * g.Zones.Units)
 			}
-			if !l.Calm && r.IntN(3) == 0 && fails < 2 {
+			if !l.Calm && r.IntN(3) == 0 {
 				fails++
 				l.FailReset = uint64(r.Skewed(40))
 			}
 		}
+		g.spare(uint64(max(0, turns-zonesToLose) + max(0, fails-zonesToLose)))
 	}
 	for i := range p.Lives {
 		p.Lives[i].Faults = [2]sim.Faults{{NoMem: p.Lives[i].Faults[0].NoMem}, {NoMem: p.Lives[i].Faults[1].NoMem}}
@@ -124,8 +154,8 @@ func drawZones(r *sim.Rand, g *Geometry) {
 	g.Bands = 26 + r.Uint64N(30)
 	if g.Alone {
 		z.WriteUnit = 0
-		z.Conv = (2*g.Bands+400)/z.Blocks + 1
 	}
+	z.Conv = g.convZones()
 	g.SparePct = uint32(30 + r.IntN(30)) // zones may be lost
 	if r.IntN(3) == 0 {
 		z.ReadOnly = []uint64{z.Conv + r.Uint64N(g.Bands*z.Units)}
