@@ -464,6 +464,11 @@ func (p *Play) settle() error {
 	if n := p.boundaries() - before; n > allowed && p.fail == nil {
 		return fmt.Errorf("an idle device did IO: %d boundaries in a minute", n)
 	}
+	if p.kind.Rot { // it may be at it just now
+		if err := p.phase("settling again", stepsLoad, forever, quiet); err != nil {
+			return err
+		}
+	}
 	buffers := int64(0)
 	if p.c.Alone {
 		buffers = iobuf.InUse() - p.life.mem
