@@ -14,9 +14,10 @@ import (
 // A clean stop writes a checkpoint and marks the superblock clean, so that the
 // next load replays nothing (Rule 20). A fast stop only finishes what is under
 // way: with shared memory the next load takes the mapping from there, without
-// it the next load replays the log. A device that takes no writes any more is
-// always stopped in that way. done gets the first error; the device is
-// gone in any case. A second Stop gets ErrBusy.
+// it the next load replays the log. A device that takes no writes, because of
+// Config.ReadOnly or after an error, is always stopped fast, and done gets nil if
+// that went well: that there is no checkpoint is told by Health. done gets the
+// first error; the device is gone in any case. A second Stop gets ErrBusy.
 func (d *Device) Stop(fast bool, done func(err error)) {
 	if d.stopping {
 		done(ErrBusy)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -140,4 +141,46 @@ func TestPathsInConf(t *testing.T) {
 	text, err = mapPath("malloc:1GiB", func(string) string { panic("no path") })
 	require.NoError(t, err)
 	require.Equal(t, "malloc:1GiB", text)
+}
+
+// TestAFailedCreationLeavesNothing: neither files nor the directory that it made, and what was there before stays.
+func TestAFailedCreationLeavesNothing(t *testing.T) {
+	for name, k := range map[string]struct {
+		base  string
+		cache bool
+	}{
+		"device": {"errinj:fail=EIO,op=write,after=1:file:%s,size=1GiB", true},
+		"flush":  {"errinj:fail=EIO,op=flush:file:%s,size=1GiB", true},
+		"zones":  {"zone:16MiB,units=2,conv=4,persist:errinj:fail=EIO,op=write:file:%s,size=1GiB", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "ftl")
+			args := []string{
+				"serve", "--dir", dir, "--shm=off", "--base=" + fmt.Sprintf(k.base, filepath.Join(dir, "base.img")),
+				"--socket=" + filepath.Join(dir, "no", "such"), // it ends if the device is made after all
+			}
+			if !k.cache {
+				args = append(args, "--no-cache")
+			}
+			out, code := command(args...)
+			require.Equal(t, exitFailed, code, out)
+			require.Contains(t, out, "input/output error")
+			require.NoDirExists(t, dir, out)
+
+			if !k.cache {
+				return
+			}
+			// The other device was there.
+			require.NoError(t, os.Mkdir(dir, 0o700))
+			cache := filepath.Join(dir, "cache.img")
+			require.NoError(t, os.WriteFile(cache, nil, 0o600))
+			require.NoError(t, os.Truncate(cache, 128<<20))
+			out, code = command(args...)
+			require.Equal(t, exitFailed, code, out)
+			left, err := os.ReadDir(dir)
+			require.NoError(t, err)
+			require.Len(t, left, 1, out)
+			require.Equal(t, "cache.img", left[0].Name())
+		})
+	}
 }

@@ -94,8 +94,12 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 		return err
 	}
 	if a.place.Dir != "" {
+		_, missing := os.Stat(a.place.Dir)
 		if err := os.MkdirAll(a.place.Dir, 0o700); err != nil {
 			return err
+		}
+		if missing != nil {
+			defer os.Remove(a.place.Dir) // it goes only if nothing came to be in it
 		}
 	}
 	// Signals count from here on: one while the device starts ends the start.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,6 +60,7 @@ type Stack struct {
 	Desc    *bdev.Desc
 	Created bool
 	noted   bool          // Remember was called
+	made    []string      // files that did not exist before
 	Took    time.Duration // to create or load
 	pool    *iobuf.Pool
 }
@@ -100,12 +102,25 @@ func open(o Options) (*Stack, error) {
 		return nil, s.failed(err)
 	}
 	if err := s.OnCore(s.openDevices); err != nil {
-		return nil, s.failed(errors.Join(err, s.Close(true)))
+		return nil, s.unmake(err)
 	}
 	if err := s.startFTL(); err != nil {
-		return nil, s.failed(errors.Join(err, s.Close(true)))
+		return nil, s.unmake(err)
 	}
 	return s, nil
+}
+
+// unmake ends a stack that could not be opened and removes the files that it
+// made, while they are still locked: nobody else can have begun to use them.
+func (s *Stack) unmake(err error) error {
+	if s.Device == nil && !IsBusy(err) && !errors.Is(err, unix.EEXIST) { // else somebody else may just be making the device
+		for _, path := range s.made {
+			if rm := os.Remove(path); rm != nil && !errors.Is(rm, os.ErrNotExist) {
+				err = errors.Join(err, rm)
+			}
+		}
+	}
+	return s.failed(errors.Join(err, s.Close(true)))
 }
 
 // remember notes how the device is made, so that a later start knows.
@@ -173,10 +188,23 @@ func (s *Stack) openDevices() error {
 	return err
 }
 
+// noteMade notes a file that is made with the device that stands on it.
+func (s *Stack) noteMade(sp *spec.Spec) {
+	for ; sp != nil && s.Specs.Create; sp = sp.Base {
+		if sp.Kind != "file" {
+			continue
+		}
+		if _, err := os.Lstat(sp.Main); errors.Is(err, os.ErrNotExist) {
+			s.made = append(s.made, sp.Main)
+		}
+	}
+}
+
 func (s *Stack) openDevice(role, text string) (*bdev.Bdev, error) {
 	name := role
 	if sp, err := spec.Parse(text); err == nil {
 		name = nameOf(sp, role)
+		s.noteMade(sp)
 	}
 	o := spec.Options{Create: s.Specs.Create, Name: name}
 	b, err := spec.Create(s.Manager, s.Core, text, o)

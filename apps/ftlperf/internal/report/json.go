@@ -185,6 +185,9 @@ func (r *Run) fioJob(j *Job, plus bool) fioJob {
 		MajorFaults: r.CPU.MajorFaults, MinorFaults: r.CPU.MinorFaults,
 		DepthLevel: depthLevels(j.Stats), LatencyDepth: j.Spec.Depth, LatencyPct: 100,
 	}
+	if out.Error == 0 && r.Verify != nil && r.Verify.Mismatches > 0 {
+		out.Error = int(unix.EILSEQ) // what fio calls it
+	}
 	out.LatencyNs = shares(all, 1, 0, []uint64{2, 4, 10, 20, 50, 100, 250, 500, 750, 1000})
 	out.LatencyUs = shares(all, 1000, 1000, []uint64{2, 4, 10, 20, 50, 100, 250, 500, 750, 1000})
 	out.LatencyMs = shares(all, 1e6, 1e6, []uint64{2, 4, 10, 20, 50, 100, 250, 500, 750, 1000, 2000})

@@ -197,3 +197,28 @@ func TestGroupSumsUp(t *testing.T) {
 		t.Errorf("%v IOPS of %d jobs", all.IOPS(job.Read), all.Count)
 	}
 }
+
+// TestVerifyOnly: a run that only checked names no rate of a core, and what was wrong is an error of the job.
+func TestVerifyOnly(t *testing.T) {
+	r := sample(t)
+	r.Jobs[0].Stats = &job.Stats{}
+	var text, js bytes.Buffer
+	if err := r.Text(&text); err != nil || bytes.Contains(text.Bytes(), []byte("whole core")) {
+		t.Error(err, text.String())
+	}
+	if err := r.JSON(&js, false); err != nil {
+		t.Fatal(err)
+	}
+	var doc struct{ Jobs []struct{ Error int } }
+	if err := json.Unmarshal(js.Bytes(), &doc); err != nil || len(doc.Jobs) != 1 || doc.Jobs[0].Error != int(unix.EILSEQ) {
+		t.Error(err, doc)
+	}
+	r.Verify.Mismatches = 0
+	js.Reset()
+	if err := r.JSON(&js, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(js.Bytes(), &doc); err != nil || doc.Jobs[0].Error != 0 {
+		t.Error(err, doc)
+	}
+}

@@ -36,7 +36,9 @@ func (r *Run) Text(w io.Writer) error {
 		busy = fmt.Sprintf("threads busy %.1f%%, ", c.Busy)
 	}
 	perIO := r.cpuPerIO()
-	p.line("  cpu: %.4g ns of CPU time for an IO, so %s IOPS of a whole core%s", perIO, units.Count(1e9/max(perIO, 1e-3)), r.comparedCPU(perIO))
+	if perIO > 0 {
+		p.line("  cpu: %.4g ns of CPU time for an IO, so %s IOPS of a whole core%s", perIO, units.Count(1e9/perIO), r.comparedCPU(perIO))
+	}
 	p.line("  cpu: %susr=%.1f%%, sys=%.1f%% of one core, ctx=%d, majf=%d, minf=%d, Go allocations=%d, GC cycles=%d",
 		busy, c.User, c.System, c.ContextSwitches, c.MajorFaults, c.MinorFaults, c.Mallocs, c.Collections)
 	if y := r.Yardstick; y != nil {
