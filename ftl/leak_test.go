@@ -28,7 +28,7 @@ func mapped(t *testing.T) int64 {
 			return n<<10 - int64(m.Sys)
 		}
 	}
-	t.Skip("no VmSize")
+	t.Skip("/proc/self/status has no VmSize")
 	return 0
 }
 

@@ -417,6 +417,9 @@ func TestListen(t *testing.T) {
 func command(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
+	if err != nil && os.Getenv("GOFTL_E2E_STRICT") != "" {
+		t.Fatalf("%s is not installed", name)
+	}
 	if err != nil {
 		t.Skipf("%s is not installed", name)
 	}

@@ -103,7 +103,7 @@ func swap(p string, make func() error) error {
 // TestM06ShmOwner needs root to give a file away.
 func TestM06ShmOwner(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		t.Skip("only root can give a file to another user")
 	}
 	dir := t.TempDir()
 	s, err := OpenShm(dir, testUUID, "x", 8192, ShmNew)

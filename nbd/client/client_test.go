@@ -24,6 +24,9 @@ import (
 func nbdkit(t testing.TB, args ...string) string {
 	t.Helper()
 	bin, err := exec.LookPath("nbdkit")
+	if err != nil && os.Getenv("GOFTL_E2E_STRICT") != "" {
+		t.Fatal("nbdkit is not installed")
+	}
 	if err != nil {
 		t.Skip("nbdkit is not installed")
 	}
