@@ -410,9 +410,8 @@ func (c *campaign) endInterrupted(ctx context.Context, s *server) error {
 
 // check runs the offline check of the stopped device.
 func (c *campaign) check() error {
-	cache, base := c.specs("", "", "")
 	c.run.stats.checks.Add(1)
-	_, err := command(c.run.bin, "check", "--cache", cache, "--base", base)
+	_, err := command(c.run.bin, append([]string{"check"}, c.specs("", "", "")...)...)
 	return fail("damage", err)
 }
 

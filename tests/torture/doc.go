@@ -7,6 +7,7 @@
 //	kill    plain files, the mapping in shared memory in some lives: what was acknowledged is there after kill -9
 //	power   a volatile cache (bdev/volatile) in front of both files: kill -9 drops what was not flushed
 //	zoned   a zoned base (bdev/zone, with its write pointers kept) over such a cache, or over the plain file
+//	alone   no cache device: the base alone, or zones of which some are conventional, over such a cache or over the plain file
 //	full    files on a disk that is smaller than they are: writes fail with ENOSPC, and nothing else goes wrong
 //
 // Where there is such a cache, it may also kill the server by itself, right behind some block that it wrote back: in the

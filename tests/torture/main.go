@@ -66,7 +66,7 @@ func main() {
 	flag.IntVar(&o.lives, "lives", 0, "lives of each device (0: as the seed says)")
 	flag.IntVar(&o.lanes, "lanes", min(max(runtime.NumCPU(), 2), 8), "devices side by side")
 	flag.Uint64Var(&o.seed, "seed", 0, "seed of the first device; the next ones count up (0: a fresh one)")
-	flag.StringVar(&o.world, "world", "", "only this world: kill, power, zoned or full")
+	flag.StringVar(&o.world, "world", "", "only this world: kill, power, zoned, full or alone")
 	flag.BoolVar(&o.lie, "lie", false, "devices that ignore flushes: data must be lost, and the exit code be 1")
 	flag.BoolVar(&o.keep, "keep", true, "keep the files of a device that lost something")
 	flag.BoolVar(&o.verbose, "v", false, "a line for every life")

@@ -14,14 +14,16 @@ type world struct {
 	volatile bool // what is not flushed is dropped when the server is killed
 	zoned    bool // the base is a zoned device; some campaigns are not volatile then
 	mayFill  bool // the disk is smaller than the files on it
+	alone    bool // there is no cache device; some campaigns are zoned, some are not volatile
 }
 
 var worlds = []world{
 	{name: "kill"},
 	{name: "power", volatile: true},
 	{name: "zoned", volatile: true, zoned: true},
-	{name: "power", volatile: true}, // the one that finds most has two seeds of five
+	{name: "power", volatile: true}, // the one that finds most has two seeds of six
 	{name: "full", mayFill: true},
+	{name: "alone", volatile: true, alone: true},
 }
 
 func worldNamed(name string) *world {
@@ -46,6 +48,7 @@ type shape struct {
 	cacheMiB, baseMiB, sizeMiB int
 	memory                     bool // the files are in memory
 	volatile                   bool
+	alone                      bool   // there is no cache
 	zones                      string // what stands in front of the base's file
 }
 
@@ -57,6 +60,12 @@ func drawShape(r *rand.Rand, w *world) shape {
 	switch {
 	case w.mayFill:
 		s.sizeMiB = 160 // its files come to more than the disk has
+	case w.alone:
+		s.alone, s.volatile = true, r.IntN(3) != 0
+		s.baseMiB *= 2
+		if r.IntN(2) == 0 { // metadata goes to the conventional zones
+			s.zones = fmt.Sprintf("zone:2MiB,persist=on,units=%d,conv=%d:", 1<<r.IntN(3), 4+r.IntN(4))
+		}
 	case w.zoned:
 		s.volatile = r.IntN(4) != 0
 		s.baseMiB *= 2
@@ -71,6 +80,9 @@ func drawShape(r *rand.Rand, w *world) shape {
 
 func (s shape) String() string {
 	text := fmt.Sprintf("%d MiB over %d + %d", s.sizeMiB, s.cacheMiB, s.baseMiB)
+	if s.alone {
+		text = fmt.Sprintf("%d MiB over %d", s.sizeMiB, s.baseMiB)
+	}
 	if s.zones != "" {
 		text += " " + strings.TrimSuffix(s.zones, ":")
 	}
@@ -133,8 +145,7 @@ func (c *campaign) args() []string {
 		driver = ",driver=aio"
 	}
 	c.dies = c.mortal && c.shape.volatile && c.rnd.IntN(2) == 0
-	cache, base := c.specs(c.lag()+c.shim(), c.lag()+c.shim(), driver)
-	args := []string{"--cache", cache, "--base", base, "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB)}
+	args := append(c.specs(c.lag()+c.shim(), c.lag()+c.shim(), driver), "--size", fmt.Sprintf("%dMiB", c.shape.sizeMiB))
 	if c.fast = c.rnd.IntN(5) == 0; c.fast {
 		args = append(args, "--fast-stop")
 	}
@@ -151,12 +162,16 @@ func (c *campaign) args() []string {
 // shm is the folder for shared memory.
 func (c *campaign) shm() string { return filepath.Join(c.spot.aux, "shm") }
 
-// specs are the two devices: with what stands in front of the files, and with options of the files.
-func (c *campaign) specs(frontCache, frontBase, options string) (cache, base string) {
+// specs are the arguments for the devices: with what stands in front of the files, and with options of the files.
+func (c *campaign) specs(frontCache, frontBase, options string) []string {
 	file := func(front, name string, mib int) string {
 		return fmt.Sprintf("%sfile:%s,size=%dMiB%s", front, filepath.Join(c.spot.disk, name), mib, options)
 	}
-	return file(frontCache, "cache.img", c.shape.cacheMiB), file(c.shape.zones+frontBase, "base.img", c.shape.baseMiB)
+	base := file(c.shape.zones+frontBase, "base.img", c.shape.baseMiB)
+	if c.shape.alone {
+		return []string{"--no-cache", "--base", base}
+	}
+	return []string{"--cache", file(frontCache, "cache.img", c.shape.cacheMiB), "--base", base}
 }
 
 // lag is something that answers one IO of a hundred late, so that others overtake it; or nothing.
