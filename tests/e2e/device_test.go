@@ -278,18 +278,39 @@ func TestTooSmall(t *testing.T) {
 	s.check()
 }
 
-// TestReadOnlyFiles puts the files where nothing can be written.
+// TestReadOnlyFiles puts the files where nothing can be written, after a clean stop and after a kill.
 func TestReadOnlyFiles(t *testing.T) {
 	needOurs(t)
 	needMounts(t)
-	d := newStopped(t, 4)
+	for i, k := range kinds()[:5] { // the last one has a file that its settings name by its path
+		for _, kill := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,kill=%v", k.slug(), kill), func(t *testing.T) {
+				s := k.serve(t, "64MiB", "--shm", "off")
+				w := newWriter(t, uint64(4+i), 0, 64<<20/model.BlockSize)
+				c := s.dial(32)
+				w.run(c, 32, 1000)
+				w.drain(c)
+				require.NoError(t, c.Flush())
+				c.Close()
+				if kill {
+					s.kill()
+				} else {
+					s.stop()
+				}
+				testReadOnlyFiles(t, s.dir)
+			})
+		}
+	}
+}
+
+func testReadOnlyFiles(t *testing.T, files string) {
 	dir := shortDir(t)
 	mnt := filepath.Join(dir, "m")
 	require.NoError(t, os.Mkdir(mnt, 0o700))
-	run(t, "mount", "--bind", d.dir, mnt)
+	run(t, "mount", "--bind", files, mnt)
 	t.Cleanup(func() { unmountSoon(mnt) })
 	run(t, "mount", "-o", "remount,bind,ro", mnt)
-	before := sums(t, d.dir)
+	before := sums(t, files)
 	out, code := ftlnbd(t, "", "serve", "--dir", mnt, "--socket", filepath.Join(dir, "s"))
 	require.Equal(t, 1, code, out)
 	require.Contains(t, out, "read-only file system")
@@ -306,7 +327,7 @@ func TestReadOnlyFiles(t *testing.T) {
 	require.Error(t, err)
 	c.Close()
 	s.stop()
-	require.Equal(t, before, sums(t, d.dir))
+	require.Equal(t, before, sums(t, files))
 }
 
 // sums are the contents of the device's files in dir, as far as they are files.
