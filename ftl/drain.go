@@ -42,7 +42,7 @@ func (m *mover) startDrain(s *segment) {
 	s.draining = true
 	s.pins++
 	m.drains = append(m.drains, dr)
-	if s.sum != nil {
+	if s.sum != nil && !s.blind {
 		dr.sum, dr.own, dr.ready = s.sum, true, true
 		return
 	}

@@ -22,6 +22,7 @@ var (
 	// person has to accept that.
 	ErrLoss = fmt.Errorf("ftl: durable data cannot be read: %w", unix.EIO)
 
+	errBlind      = fmt.Errorf("ftl: the segment cannot be read to its end: %w", unix.EIO)
 	errNoRoom     = fmt.Errorf("ftl: the zones are not where a summary could follow: %w", unix.EIO)
 	errChecksum   = fmt.Errorf("ftl: checksum mismatch: %w", unix.EIO)
 	errCheckpoint = fmt.Errorf("ftl: checkpoint numbers used up: %w", unix.EIO)

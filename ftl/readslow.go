@@ -82,7 +82,8 @@ func (op *readOp) slowArrived() {
 	}
 	op.tries++
 	if op.tries < readTries {
-		if op.err == nil && op.serr != nil && !op.seg.vss() {
+		unknown := op.serr != nil || op.seg.blind && op.seg.sum != nil && op.seg.sum.LBAAt(op.slot) != op.lba
+		if op.err == nil && unknown && !op.known && !op.seg.vss() {
 			op.searchHeader() // keeps the pin
 			return
 		}

@@ -292,6 +292,7 @@ func redoScanned(arg any, err error) {
 	s, rs := sc.seg, sc.rs
 	if err != nil {
 		rs.d.log.Error("segment cannot be read to its end", "kind", s.kindName(), "id", s.id, "err", err)
+		s.blind = true
 		if s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc {
 			// User records may stand behind it: that is not a torn tail.
 			rs.gaps++

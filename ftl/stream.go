@@ -132,7 +132,7 @@ func (d *Device) describeOpen(s *segment) {
 	s.inc = d.sb.Inc
 	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
 	s.opened = d.lastG
-	s.broken, s.summaryOK, s.draining, s.hurt, s.unreadable = false, false, false, false, 0
+	s.broken, s.summaryOK, s.blind, s.draining, s.hurt, s.unreadable = false, false, false, false, false, 0
 	s.sum = d.takeSummary(s.band)
 	d.putDescriptor(s, record.StateOpen)
 	s.entry.Arg = s
@@ -225,6 +225,12 @@ func (s *segment) closeIfDone() {
 	if s.state != segClosing || s.inflight != 0 || s.head != nil || s.closing != closeNone {
 		return
 	}
+	if s.blind {
+		// A summary would say for ever that nothing stands behind what could not
+		// be read. Without one every load looks again.
+		s.finishZones(errBlind)
+		return
+	}
 	s.sum.Clear(s.next, s.body)
 	s.sum.Seal(s.summaryID())
 	if s.zoned() && !s.d.zones.At(uint64(s.id), s.next) {
@@ -303,7 +309,7 @@ func (s *segment) closed(err error) {
 	d := s.d
 	s.closing = closeNone
 	if err != nil {
-		s.hurt = s.hurt || !isNoSpace(err) && !errors.Is(err, errNoRoom)
+		s.hurt = s.hurt || !isNoSpace(err) && !errors.Is(err, errNoRoom) && !errors.Is(err, errBlind)
 		d.log.Warn("summary not written; kept in memory", "kind", s.kindName(), "id", s.id, "err", err)
 	}
 	s.countFaults()

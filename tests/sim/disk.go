@@ -89,6 +89,7 @@ type Disk struct {
 	ids       uint64
 
 	boundaries uint64
+	submitted  func()
 	front      uint64
 	frontHits  uint64
 
@@ -146,6 +147,9 @@ func (d *Disk) InFlight() int { return len(d.inflight) }
 // Boundaries counts the moments between which a crash can make a difference: submission, arrival and completion of
 // every IO.
 func (d *Disk) Boundaries() uint64 { return d.boundaries }
+
+// OnSubmit has fn called whenever an IO was submitted, in the middle of what the thread that did so is about.
+func (d *Disk) OnSubmit(fn func()) { d.submitted = fn }
 
 // SetFront says how many blocks in front of the device FrontWrites is about.
 func (d *Disk) SetFront(blocks uint64) { d.front = blocks }

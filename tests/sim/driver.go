@@ -98,6 +98,9 @@ func (c *diskChannel) Submit(io *bdev.IO) {
 		delay += d.r.Range(0, d.opt.Latency.Flush)
 	}
 	w.After(delay, arrive, q)
+	if d.submitted != nil {
+		d.submitted()
+	}
 }
 
 // check looks at the buffers and, for a read, spoils them: nobody may use them before the IO completes.

@@ -69,29 +69,42 @@ func ForEachSeedForked(t *testing.T, count, scale, batch int, fn func(c *Case) e
 	first, n := plan(count, scale)
 	s := &sweep{t: t, first: first, n: int64(n), counters: make(map[string]uint64)}
 	start := time.Now()
-	batch = min(batch, max(1, n/runtime.GOMAXPROCS(0)))
 	defer s.progress(start)()
 	for range min(runtime.GOMAXPROCS(0), n) {
 		s.wg.Add(1)
-		go s.workForked(batch)
+		go s.workForked(int64(batch))
 	}
 	s.wg.Wait()
 	s.report(start)
 	return n, s.counters
 }
 
-func (s *sweep) workForked(batch int) {
+func (s *sweep) workForked(batch int64) {
 	defer s.wg.Done()
 	for s.failures.Load() < int64(*flagFails) {
-		i := s.next.Add(int64(batch)) - int64(batch)
-		if i >= s.n {
+		i, n := s.take(batch)
+		if n == 0 {
 			return
 		}
-		n := min(int64(batch), s.n-i)
 		if !s.child(i, n) {
 			s.failures.Add(1)
 		}
 		s.done.Add(n)
+	}
+}
+
+// take returns the next seeds, at most batch, and fewer towards the end, so that all cores come to theirs together.
+func (s *sweep) take(batch int64) (i, n int64) {
+	for {
+		i = s.next.Load()
+		left := s.n - i
+		if left <= 0 {
+			return i, 0
+		}
+		n = min(batch, left, max(2, left/int64(2*runtime.GOMAXPROCS(0))))
+		if s.next.CompareAndSwap(i, i+n) {
+			return i, n
+		}
 	}
 }
 
@@ -108,8 +121,12 @@ func (s *sweep) child(i, n int64) bool {
 	shm := ShmDir(s.t)
 	defer os.RemoveAll(shm)
 	cmd := exec.Command(os.Args[0], args...)
-	cmd.Env = append(os.Environ(), childEnv+"="+file, shmEnv+"="+shm, "GOMAXPROCS=1") // one child per core
+	cmd.Env = append(os.Environ(), childEnv+"="+file, shmEnv+"="+shm)
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "GOGC=400") // one child per core, with a small heap
 	out, err := cmd.CombinedOutput()
+	if p := cmd.ProcessState; p != nil {
+		s.cpu.Add(int64(p.UserTime() + p.SystemTime()))
+	}
 	if text, readErr := os.ReadFile(file); readErr == nil {
 		counters := make(map[string]uint64)
 		if json.Unmarshal(text, &counters) == nil {

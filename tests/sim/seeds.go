@@ -26,7 +26,7 @@ var (
 )
 
 // Weights is the sum of the shares of all tests of worlds, in eighths: a test of scale s has a share of 8/s.
-const Weights = 49
+const Weights = 50
 
 const tailLines = 60 // of trace in a report
 
@@ -120,6 +120,7 @@ type sweep struct {
 	replay   string // command; "": made of test and seed
 	next     atomic.Int64
 	done     atomic.Int64
+	cpu      atomic.Int64 // ns that the children took
 	failures atomic.Int64
 	wg       sync.WaitGroup
 	mu       sync.Mutex
@@ -150,7 +151,7 @@ func (s *sweep) add(counters map[string]uint64) {
 	}
 }
 
-const progressEvery = 20 * time.Second
+const progressEvery = 10 * time.Second
 
 // progress says every now and then how far the seeds are, until the function that it returns is called.
 func (s *sweep) progress(start time.Time) (end func()) {
@@ -179,7 +180,11 @@ func (s *sweep) progress(start time.Time) (end func()) {
 
 func (s *sweep) report(start time.Time) {
 	n, took := s.done.Load(), time.Since(start)
-	s.t.Logf("%d seeds from %d in %v (%.0f a second)", n, s.first, took.Round(time.Millisecond), float64(n)/took.Seconds())
+	cpu := ""
+	if ns := s.cpu.Load(); ns > 0 && n > 0 {
+		cpu = fmt.Sprintf(", %.0f ms of CPU each", float64(ns)/float64(n)/1e6)
+	}
+	s.t.Logf("%d seeds from %d in %v (%.0f a minute%s)", n, s.first, took.Round(time.Millisecond), float64(n)/took.Minutes(), cpu)
 }
 
 // runSeed runs one seed and reports whether it passed.

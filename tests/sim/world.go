@@ -155,13 +155,13 @@ func (w *World) Step() bool {
 
 func (w *World) poll(t *thread.Thread) {
 	w.current = t
+	defer func() { w.current = nil }() // also when a crash ends the poll
 	if t.Poll(int(w.Rand.Skewed(64)), w.now) == poller.Busy {
 		w.idle = 0
 		w.busy++
 	} else {
 		w.idle++
 	}
-	w.current = nil
 }
 
 // Current is the thread that is being polled; nil in an event and between steps.

@@ -38,6 +38,7 @@ func States() []State {
 	return []State{
 		{"power losses", everywhere(100)},
 		{"kills", everywhere(100)},
+		{"crash inside a poll", everywhere(1000)},
 		{"clean stops", everywhere(100)},
 		{"fast stops", everywhere(100)},
 		{"clock set back", everywhere(200)},

@@ -42,6 +42,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	if kind.Draw != nil {
 		kind.Draw(r, p)
 	}
+	drawInside(p)
 	if p.Geometry.Zones.Blocks > 0 {
 		p.Lives[len(p.Lives)-1].Fill = false // zones that were lost may have taken the room for it
 	}
@@ -127,6 +128,20 @@ func drawLife(r *sim.Rand, seed uint64, most int64) Life {
 		l.Phases = append(l.Phases, drawPhase(r, seed<<8|uint64(len(l.Phases))+1, most))
 	}
 	return l
+}
+
+// drawInside has half of the kills come in the middle of a poll, where the process leaves something behind that changes
+// from one instruction to the next: shared memory. What disks have after a crash is the same either way, because
+// whatever was submitted in a poll may be there or not. These are draws of their own, so that older plans stay as they
+// were.
+func drawInside(p *Plan) {
+	if !p.Config.Shm {
+		return
+	}
+	r := sim.Stream(p.Seed, "inside", 0)
+	for i := range p.Lives {
+		p.Lives[i].Inside = r.IntN(2) == 0 && p.Lives[i].Kill
+	}
 }
 
 func drawPhase(r *sim.Rand, seed uint64, most int64) Phase {

@@ -9,7 +9,7 @@ import (
 )
 
 // nbdShare is what the tests of nbdsim have of all seeds.
-const nbdShare = 3
+const nbdShare = 4
 
 // TestShares: what the kinds of worlds have of all seeds makes up the whole.
 func TestShares(t *testing.T) {

@@ -196,6 +196,7 @@ func loadDone(q *Request) {
 		spoil(s.mem[:q.Count*model.BlockSize])
 	}
 	l.free = append(l.free, s)
+	p.burn()
 	if l.plan.Again {
 		l.run()
 		return

@@ -112,6 +112,7 @@ type Life struct {
 	Check     bool            // the device checks itself once it has come to rest
 	Fill      bool            // everything is written twice in the end: the space of what was replaced comes back
 	Kill      bool            // the process ends, the power stays
+	Inside    bool            // a fuse ends the life in the middle of a poll, and not behind it
 	Keep      [2]sim.Survival // what a power loss leaves
 }
 

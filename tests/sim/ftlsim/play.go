@@ -57,6 +57,7 @@ type life struct {
 	events   []event // what is still to happen, in order
 	lost     bool    // a device is lost
 	removals int     // under way
+	fuse     fuse    // ends it in the middle of the next poll that does something, once it has burnt
 	mended   bool    // nothing fails any more
 	filled   bool    // everything was written: everything can be read
 	ops      uint64  // writes and trims submitted
@@ -67,6 +68,8 @@ type life struct {
 var (
 	errCrash = errors.New("crash")      // a phase ended because its time was up
 	errOver  = errors.New("life ended") // and the disks know it
+
+	errInside = errors.New("crash inside a poll")
 )
 
 // NewPlay prepares the run of a plan. shmDir is an empty folder for shared memory.
@@ -77,6 +80,7 @@ func NewPlay(c *sim.Case, t Target, plan *Plan, shmDir string) *Play {
 	}
 	for i := range p.disks {
 		p.disks[i] = sim.NewDisk(p.stream(diskNames[i], 0), c.Trace, plan.disk(i))
+		p.disks[i].OnSubmit(p.burn)
 	}
 	if _, ok := t.(Remote); ok {
 		p.m.Unordered()
@@ -185,7 +189,7 @@ func (p *Play) boot(l *Life) error {
 		b.ShmDir = p.shmDir
 	}
 	b.AcceptLoss = p.lossy
-	p.life = &life{plan: l, r: p.stream("life", l.Seed), w: w, boot: b, mem: iobuf.InUse()}
+	p.life = &life{plan: l, fuse: forever, r: p.stream("life", l.Seed), w: w, boot: b, mem: iobuf.InUse()}
 	// The last records of a log that was cut off in the middle of its work may rot like torn ones, and nobody can tell;
 	// once it was idle, a later record says what was durable.
 	if l.Rot > 0 && p.settled {
@@ -256,12 +260,16 @@ func (p *Play) check() error {
 
 // phase steps until cond holds, or the fuse has burnt down.
 func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error {
-	err := p.life.w.Run(steps, func() bool {
-		if len(p.life.events) > 0 {
-			p.happen()
-		}
-		return p.fail != nil || cond() || f.burnt()
-	})
+	inside := p.life.plan.Inside && f.burns()
+	if inside {
+		p.life.fuse = f
+	}
+	err := p.until(steps, f, cond)
+	p.life.fuse = forever
+	if inside && errors.Is(err, errInside) {
+		p.count("crash inside a poll", 1)
+		err = nil
+	}
 	switch {
 	case p.fail != nil:
 		return p.fail
@@ -273,6 +281,33 @@ func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error 
 		return errCrash
 	}
 	return nil
+}
+
+// until steps until cond holds, the fuse has burnt or something is wrong.
+func (p *Play) until(steps uint64, f fuse, cond func() bool) (err error) {
+	defer func() {
+		switch r := recover(); r {
+		case nil:
+		case errInside: //nolint:errorlint // the very value
+			err = errInside
+		default:
+			panic(r)
+		}
+	}()
+	return p.life.w.Run(steps, func() bool {
+		if len(p.life.events) > 0 {
+			p.happen()
+		}
+		return p.fail != nil || cond() || f.burnt() && !p.life.fuse.burns()
+	})
+}
+
+// burn ends the process here and now, in the middle of a poll, if its fuse has burnt: what it had in memory is never
+// looked at again.
+func (p *Play) burn() {
+	if p.life != nil && p.life.fuse.burnt() && p.life.w.Current() != nil && p.fail == nil {
+		panic(errInside)
+	}
 }
 
 // start creates or loads the device.

@@ -8,15 +8,22 @@ import (
 // BlockSize is the size of a block in bytes.
 const BlockSize = 4096
 
+const (
+	sectorSize  = 512
+	headerWords = 2 // of a sector: ID and LBA
+	sectorWords = sectorSize / 8
+)
+
 // Stamp fills a block with the content that an op gives to an LBA: a header of ID and LBA in every sector, and words
 // that follow from the two, so that a block that is mixed from several contents is none of them.
 func Stamp(buf []byte, id, lba uint64) {
-	seed := mix(id, lba)
-	for at := 0; at < BlockSize; at += 512 {
-		binary.LittleEndian.PutUint64(buf[at:], id)
-		binary.LittleEndian.PutUint64(buf[at+8:], lba)
-		for i := at + 16; i < at+512; i += 8 {
-			binary.LittleEndian.PutUint64(buf[i:], seed+uint64(i))
+	word := mix(id, lba) // and the number of its first byte
+	for at := uint64(0); at < BlockSize; at += sectorSize {
+		s := (*[sectorSize]byte)(buf[at:])
+		binary.LittleEndian.PutUint64(s[:], id)
+		binary.LittleEndian.PutUint64(s[8:], lba)
+		for i := headerWords; i < sectorWords; i++ {
+			binary.LittleEndian.PutUint64(s[i*8:i*8+8], word+at+uint64(i)*8)
 		}
 	}
 }
@@ -42,16 +49,29 @@ func Identify(buf []byte, lba uint64) (uint64, error) {
 	if got := binary.LittleEndian.Uint64(buf[8:]); got != lba {
 		return 0, fmt.Errorf("block %d has the content of op %d for block %d", lba, id, got)
 	}
-	seed := mix(id, lba)
-	for at := 0; at < BlockSize; at += 512 {
-		if a, b := binary.LittleEndian.Uint64(buf[at:]), binary.LittleEndian.Uint64(buf[at+8:]); a != id || b != lba {
+	word := mix(id, lba)
+	for at := uint64(0); at < BlockSize; at += sectorSize {
+		s := (*[sectorSize]byte)(buf[at:])
+		if a, b := binary.LittleEndian.Uint64(s[:]), binary.LittleEndian.Uint64(s[8:]); a != id || b != lba {
 			return 0, fmt.Errorf("block %d is torn: op %d, and from byte %d on op %d for block %d", lba, id, at, a, b)
 		}
-		for i := at + 16; i < at+512; i += 8 {
-			if v := binary.LittleEndian.Uint64(buf[i:]); v != seed+uint64(i) {
-				return 0, fmt.Errorf("block %d of op %d is damaged at byte %d: %#x", lba, id, i, v)
-			}
+		wrong := uint64(0) // bits, of any word
+		for i := headerWords; i < sectorWords; i++ {
+			wrong |= binary.LittleEndian.Uint64(s[i*8:i*8+8]) ^ (word + at + uint64(i)*8)
+		}
+		if wrong != 0 {
+			return 0, damaged(s, word+at, id, lba, at)
 		}
 	}
 	return id, nil
+}
+
+// damaged says which word of a sector is not what it should be.
+func damaged(s *[sectorSize]byte, word, id, lba, at uint64) error {
+	for i := uint64(headerWords * 8); i < sectorSize; i += 8 {
+		if v := binary.LittleEndian.Uint64(s[i:]); v != word+i {
+			return fmt.Errorf("block %d of op %d is damaged at byte %d: %#x", lba, id, at+i, v)
+		}
+	}
+	return nil
 }
