@@ -116,7 +116,8 @@ type Config struct {
 	// zoned base: 0 takes the base's parallel units.
 	ZoneUnits uint64
 	// ZoneStripeBlocks is the stripe in which a band of a new device goes round
-	// its zones: up to so many blocks (16; 1 to 1024), at least a write unit.
+	// its zones: up to so many blocks (at most 1024), at least a write unit; 0:
+	// 16 to 64 by the size of zones.
 	ZoneStripeBlocks uint64
 	// ZoneAppend writes zones by append and not at their write pointers.
 	ZoneAppend bool
@@ -248,9 +249,6 @@ func (c *Config) tune(need func(ok bool, field, remedy string)) {
 		c.BandThresholdPct = 90
 	}
 	need(c.BandThresholdPct > 0 && c.BandThresholdPct <= 100, "BandThresholdPct", fmt.Sprintf("is %d, must be 1 to 100", c.BandThresholdPct))
-	if c.ZoneStripeBlocks == 0 {
-		c.ZoneStripeBlocks = zoned.DefaultStripe
-	}
 	need(c.ZoneStripeBlocks <= zoned.MaxStripe, "ZoneStripeBlocks", fmt.Sprintf("is %d, must be 1 to %d", c.ZoneStripeBlocks, zoned.MaxStripe))
 	if c.SumCacheBytes == 0 {
 		c.SumCacheBytes = defaultSumCache

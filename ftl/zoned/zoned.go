@@ -29,11 +29,14 @@ var (
 // reportBatch is the number of zones asked for at a time.
 const reportBatch = 64
 
-// DefaultStripe is the stripe aimed at unless the config says otherwise, in
-// blocks: 64 KiB. MaxStripe is the largest that can be aimed at.
+// Stripes in blocks. Unless the config says otherwise it is a 32nd of a zone,
+// from smallStripe (64 KiB) to largeStripe (256 KiB): a record makes few device
+// writes, and a few records keep all zones of a band busy. MaxStripe is the
+// largest that the config can ask for.
 const (
-	DefaultStripe = 16
-	MaxStripe     = 1024
+	smallStripe = 16
+	largeStripe = 64
+	MaxStripe   = 1024
 )
 
 // Config says what to present.
@@ -42,7 +45,7 @@ type Config struct {
 	Channel *bdev.Channel // of a zoned device; its thread is Thread
 	Info    *bdev.Info
 	Units   uint64 // zones of a band; 0: the device's parallel units
-	Stripe  uint64 // blocks aimed at for the stripes of a new device; 0: DefaultStripe
+	Stripe  uint64 // blocks aimed at for the stripes of a new device; 0: by the size of zones
 	Append  bool   // write by zone append; the device must be able to
 	Logger  *slog.Logger
 	// Changed, if set, is told that a zone of a band went offline or
@@ -123,7 +126,7 @@ func New(cfg Config) (*Base, error) {
 		cfg.Units = max(uint64(i.ParallelUnits), 1)
 	}
 	if cfg.Stripe == 0 {
-		cfg.Stripe = DefaultStripe
+		cfg.Stripe = min(max(i.ZoneCapacity/32, smallStripe), largeStripe)
 	}
 	b := &Base{cfg: cfg, info: i, ch: cfg.Channel, units: cfg.Units, zones: make([]zone, i.Blocks/i.ZoneBlocks)}
 	for _, op := range []bdev.Op{bdev.OpZoneInfo, bdev.OpZoneReset} {

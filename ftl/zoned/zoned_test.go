@@ -130,6 +130,8 @@ func TestSlotsGoRoundTheZones(t *testing.T) {
 		{emulated.Options{ZoneBlocks: 128, Units: 2}, false, 64, 32},
 		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false, 1, 4},
 		{emulated.Options{ZoneBlocks: 128, Units: 3}, false, 1, 1},
+		{emulated.Options{ZoneBlocks: 1024, Units: 2}, false, 0, 32},
+		{emulated.Options{ZoneBlocks: 4096, Units: 1}, true, 0, 64},
 	} {
 		x := newBench(t, c.o, 64, c.appends, c.aim)
 		require.EqualValues(t, c.stripe, x.b.Stripe())
