@@ -18,7 +18,7 @@ import (
 // into a record later must not hide it.
 type inflightMap struct {
 	slots []inflightSlot
-	shift uint // 64 - log2(len(slots))
+	shift uint // 64 - log2(groups of slots)
 	room  int  // entries for which there is room
 	n     int
 }
@@ -28,6 +28,10 @@ type inflightSlot struct {
 	seq  uint64
 	data *[blockSize]byte // nil: lost
 }
+
+// inflightGroup is the number of blocks, a power of two, whose entries stand side
+// by side.
+const inflightGroup = 8
 
 // inflightRecords is the number of entries that records under way may need.
 const inflightRecords = maxRecords * record.MaxBlocks
@@ -55,7 +59,7 @@ func (m *inflightMap) grow(n int) {
 	}
 	old := m.slots
 	m.slots = make([]inflightSlot, size)
-	m.shift = 64 - log2(uint64(size))
+	m.shift = 64 - log2(uint64(size)/inflightGroup)
 	for i := range old {
 		if s := &old[i]; s.key != 0 {
 			m.slots[m.at(s.key-1)] = *s
@@ -69,7 +73,11 @@ func (m *inflightMap) shrink(n int) { m.room -= n }
 
 func (m *inflightMap) mask() uint64 { return uint64(len(m.slots) - 1) }
 
-func (m *inflightMap) hash(lba uint64) uint64 { return (lba * 0x9e3779b97f4a7c15) >> m.shift }
+// hash spreads groups of blocks and keeps the blocks of a group side by side, so
+// that large writes touch few cache lines.
+func (m *inflightMap) hash(lba uint64) uint64 {
+	return (lba/inflightGroup*0x9e3779b97f4a7c15)>>m.shift*inflightGroup + lba%inflightGroup
+}
 
 // at is the place of lba: where it is, or where it belongs.
 func (m *inflightMap) at(lba uint64) uint64 {
@@ -134,7 +142,9 @@ func (m *inflightMap) run(lba, n uint64) (count uint64, none bool) {
 	return count, none
 }
 
-// remove forgets lba if the block with that number is still the newest.
+// remove forgets lba if the block with that number is still the newest. Of blocks
+// that follow one another the last one is removed cheapest, because it has the
+// fewest entries behind it.
 func (m *inflightMap) remove(lba, seq uint64) {
 	h := m.at(lba)
 	if m.slots[h].key == 0 || m.slots[h].seq != seq {

@@ -90,6 +90,19 @@ func (r *Request) block() []byte {
 	return b
 }
 
+// blocks returns the next blocks of the request's buffers, up to n, that lie
+// side by side, and steps over them.
+func (r *Request) blocks(n int) []byte {
+	for r.bufo == len(r.Bufs[r.buf]) {
+		r.buf++
+		r.bufo = 0
+	}
+	b := r.Bufs[r.buf][r.bufo:]
+	b = b[:min(len(b), n*layout.BlockSize)]
+	r.bufo += len(b)
+	return b
+}
+
 // queue is a list of requests in order.
 type queue struct {
 	head, tail *Request

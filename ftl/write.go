@@ -227,25 +227,34 @@ func (r *recordOp) packData(s *segment) {
 	for l.q.head != nil && l.q.head.Op == OpWrite && r.n < room {
 		q := l.q.head
 		n := min(room-r.n, int(q.Count-q.off))
-		for i := range n {
-			b := q.block()
-			lba := q.LBA + q.off + uint64(i)
-			r.lbas[r.n] = lba
-			r.seqs[r.n] = q.seq
-			if q.run != nil {
-				r.sums[r.n] = q.run.sum(q.off + uint64(i))
-			} else {
-				r.sums[r.n] = record.DataSum(b, lba)
-				l.inflight.put(lba, q.seq, b)
-			}
-			r.bufs = append(r.bufs, b)
-			r.n++
+		for left := n; left > 0; {
+			b := q.blocks(left)
+			r.packRun(q, b)
+			left -= len(b) / blockSize
 		}
-		q.off += uint64(n)
 		r.parts = append(r.parts, part{q, uint64(n)})
 		if q.off == q.Count {
 			l.q.pop()
 		}
+	}
+}
+
+// packRun takes the next blocks of q, which lie side by side in b.
+func (r *recordOp) packRun(q *Request, b []byte) {
+	l := &r.d.log_
+	r.bufs = append(r.bufs, b)
+	for ; len(b) > 0; b = b[blockSize:] {
+		lba := q.LBA + q.off
+		r.lbas[r.n] = lba
+		r.seqs[r.n] = q.seq
+		if q.run != nil {
+			r.sums[r.n] = q.run.sum(q.off)
+		} else {
+			r.sums[r.n] = record.DataSum(b[:blockSize], lba)
+			l.inflight.put(lba, q.seq, b[:blockSize])
+		}
+		r.n++
+		q.off++
 	}
 }
 
@@ -470,7 +479,9 @@ func (d *Device) mapData(r *recordOp, at l2p.Addr) {
 		} else {
 			d.mapped++
 		}
-		d.log_.inflight.remove(lba, r.seqs[i])
+	}
+	for i := r.n - 1; i >= 0; i-- { // backwards, see inflightMap.remove
+		d.log_.inflight.remove(r.lbas[i], r.seqs[i])
 	}
 	d.valid[r.w.seg.idx] += uint32(r.n)
 }
