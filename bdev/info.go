@@ -41,6 +41,10 @@ type Info struct {
 	MaxActiveZones uint32
 	MaxAppend      uint32
 	ParallelUnits  uint32
+	// ZoneOrder: of writes and appends to one zone that are in flight together on
+	// a channel, each goes where the write pointer stands behind those submitted
+	// before it. Elsewhere one has to wait for the other.
+	ZoneOrder bool
 }
 
 // Bytes returns the capacity in bytes.

@@ -45,6 +45,7 @@ func Create(m *bdev.Manager, t *thread.Thread, o Options) (*bdev.Bdev, error) {
 	}
 	d.base, d.info = base, base.Info(o.Name, "Error injection")
 	d.info.Ops = d.info.Ops.With(bdev.OpReset, bdev.OpAbort)
+	d.info.ZoneOrder = false // rules may hold an IO back
 	b, err := m.Register(d)
 	if err != nil {
 		base.Close()

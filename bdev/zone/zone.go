@@ -187,6 +187,7 @@ func zonedInfo(base *bdev.Info, o *Options, zones uint64) bdev.Info {
 		i.WriteUnit = o.WriteUnit
 	}
 	i.MaxOpenZones, i.MaxActiveZones, i.ParallelUnits = o.MaxOpen, o.MaxActive, o.Units
+	i.ZoneOrder = true
 	i.MaxAppend = uint32(o.Capacity)
 	if o.MaxAppend != 0 {
 		i.MaxAppend = min(i.MaxAppend, o.MaxAppend-o.MaxAppend%max(i.WriteUnit, 1))

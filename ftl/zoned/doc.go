@@ -15,15 +15,17 @@
 //
 // # Writes
 //
-// A zone is written at its write pointer only, so each has a queue, and one
-// device write under way; what gathers meanwhile goes in one write. With
-// Append that write is a zone append, and where the device says that it went is
-// compared with where it had to go. More than one append in a zone at a time
-// would let the device choose the order, and a record must lie where its header
-// says. Parallelism comes from the zones of a band.
+// A zone is written at its write pointer only, so each has a queue. Where the
+// device keeps the order of submission (bdev.Info.ZoneOrder) a few device writes
+// are under way in a zone, elsewhere one; what gathers meanwhile goes in one
+// write. With Append that write is a zone append, and where the device says that
+// it went is compared with where it had to go: a device that chose the order
+// itself would have to get one at a time, because a record must lie where its
+// header says.
 //
 // A write that fails breaks its zone until the zone is reset: where its write
-// pointer stands is not known, so what is in line behind it fails too.
+// pointer stands is not known, so what is in line behind it fails too. What is
+// under way behind it may succeed; the caller has no use for it.
 //
 // # Threads, buffers, errors
 //

@@ -15,6 +15,10 @@ const blockSize = 4096
 // is joined.
 const maxJoin = 256
 
+// maxFlights bounds the device writes that a zone has under way, where there may
+// be several.
+const maxFlights = 4
+
 // op is one read or write of slots of a band, cut into a piece for each zone.
 type op struct {
 	b      *Base
@@ -46,14 +50,22 @@ type piece struct {
 type writer struct {
 	b          *Base
 	zone       uint64
-	head, tail *piece   // in line
-	flight     *piece   // under way, joined
-	n          uint64   // blocks under way
-	bufs       [][]byte // of a single piece, else iov
-	iov        [][]byte
-	wait       bdev.IOWait
-	err        error // of a submission
+	head, tail *piece  // in line
+	flying     int     // device writes under way
+	stuck      *flight // waits for a free IO; nothing overtakes it
 	next       *writer
+}
+
+// flight is one device write: pieces that were joined.
+type flight struct {
+	w    *writer
+	head *piece
+	n    uint64   // blocks
+	bufs [][]byte // of a single piece, else iov
+	iov  [][]byte
+	wait bdev.IOWait
+	err  error // of the submission
+	next *flight
 }
 
 // First is the address of the first slot of the first band.
@@ -313,22 +325,50 @@ func (b *Base) line(p *piece) {
 		w.tail.next = p
 	}
 	w.tail = p
-	if w.flight == nil {
-		w.start()
-	}
+	w.start()
 }
 
 func (b *Base) takeWriter(zone uint64) *writer {
 	w := b.freeW
 	if w == nil {
 		w = &writer{b: b}
-		w.wait.Fn, w.wait.Arg = writeAgain, w
 	} else {
 		b.freeW = w.next
 		w.next = nil
 	}
 	w.zone = zone
 	return w
+}
+
+func (w *writer) takeFlight() *flight {
+	b := w.b
+	f := b.freeF
+	if f == nil {
+		f = &flight{}
+		f.wait.Fn, f.wait.Arg = writeAgain, f
+	} else {
+		b.freeF = f.next
+		f.next = nil
+	}
+	f.w = w
+	w.flying++
+	return f
+}
+
+func (b *Base) giveFlight(f *flight) {
+	f.w.flying--
+	clear(f.iov)
+	f.w, f.head, f.bufs, f.iov, f.err = nil, nil, nil, f.iov[:0], nil
+	f.next = b.freeF
+	b.freeF = f
+}
+
+// depth is the number of device writes that a zone may have under way.
+func (b *Base) depth() int {
+	if b.info.ZoneOrder {
+		return maxFlights
+	}
+	return 1
 }
 
 // most is the largest device write.
@@ -343,22 +383,32 @@ func (b *Base) most() uint64 {
 	return n
 }
 
-// start joins what is in line, as far as one device write goes, and writes it.
+// start writes what is in line, as far as the zone takes it.
 func (w *writer) start() {
+	for w.head != nil && w.stuck == nil && w.flying < w.b.depth() {
+		f := w.takeFlight()
+		f.join()
+		f.submit()
+	}
+}
+
+// join takes what is in line, as far as one device write goes.
+func (f *flight) join() {
+	w := f.w
 	p := w.head
-	w.flight, w.n, w.iov = p, 0, w.iov[:0]
+	f.head, f.n = p, 0
 	most := w.b.most()
 	var last *piece
-	for p != nil && (last == nil || w.n+p.n <= most) {
-		w.n += p.n
+	for p != nil && (last == nil || f.n+p.n <= most) {
+		f.n += p.n
 		if last == nil {
-			w.bufs = p.bufs
+			f.bufs = p.bufs
 		} else {
-			if last == w.flight {
-				w.iov = append(w.iov, w.bufs...)
+			if last == f.head {
+				f.iov = append(f.iov, f.bufs...)
 			}
-			w.iov = append(w.iov, p.bufs...)
-			w.bufs = w.iov
+			f.iov = append(f.iov, p.bufs...)
+			f.bufs = f.iov
 		}
 		last, p = p, p.next
 	}
@@ -367,55 +417,66 @@ func (w *writer) start() {
 	if p == nil {
 		w.tail = nil
 	}
-	w.submit()
 }
 
-func writeAgain(arg any) { arg.(*writer).submit() }
+func writeAgain(arg any) {
+	f := arg.(*flight)
+	w := f.w
+	w.stuck = nil
+	if w.b.zones[w.zone].broken { // by a write in front of it
+		f.wrote(ErrBroken)
+		return
+	}
+	f.submit()
+	w.start()
+}
 
-func (w *writer) submit() {
+func (f *flight) submit() {
+	w := f.w
 	b := w.b
 	start := w.zone * b.info.ZoneBlocks
 	var err error
-	if b.cfg.Append && w.n <= b.most() {
-		err = b.ch.ZoneAppendv(w.bufs, nil, start, w.n, writeDone, w)
+	if b.cfg.Append && f.n <= b.most() {
+		err = b.ch.ZoneAppendv(f.bufs, nil, start, f.n, writeDone, f)
 	} else {
-		err = b.ch.Writev(w.bufs, nil, start+w.flight.off, w.n, writeDone, w)
+		err = b.ch.Writev(f.bufs, nil, start+f.head.off, f.n, writeDone, f)
 	}
 	switch {
 	case err == nil:
 	case errors.Is(err, unix.ENOMEM):
-		b.ch.QueueIOWait(&w.wait)
+		w.stuck = f
+		b.ch.QueueIOWait(&f.wait)
 	default:
-		w.err = err
-		b.cfg.Thread.Post(writeRefused, w)
+		f.err = err
+		w.stuck = f // what is in line must not be written in its place
+		b.cfg.Thread.Post(writeRefused, f)
 	}
 }
 
 func writeRefused(arg any) {
-	w := arg.(*writer)
-	err := w.err
-	w.err = nil
-	w.wrote(err)
+	f := arg.(*flight)
+	f.w.stuck = nil
+	f.wrote(f.err)
 }
 
 func writeDone(io *bdev.IO) {
-	w := io.Ctx.(*writer)
+	f := io.Ctx.(*flight)
 	err := io.Err()
-	if err == nil && io.Op == bdev.OpZoneAppend && io.Result != w.zone*w.b.info.ZoneBlocks+w.flight.off {
-		w.b.cfg.Logger.Error("zone append went elsewhere", "device", w.b.info.Name, "zone", w.zone,
-			"expected", w.flight.off, "lba", io.Result)
+	if b := f.w.b; err == nil && io.Op == bdev.OpZoneAppend && io.Result != f.w.zone*b.info.ZoneBlocks+f.head.off {
+		b.cfg.Logger.Error("zone append went elsewhere", "device", b.info.Name, "zone", f.w.zone,
+			"expected", f.head.off, "lba", io.Result)
 		err = ErrBroken
 	}
-	w.wrote(err)
+	f.wrote(err)
 }
 
-// wrote ends the write under way and starts the next, or fails what is in line.
-func (w *writer) wrote(err error) {
+// wrote ends a write and starts the next, or fails what is in line.
+func (f *flight) wrote(err error) {
+	w := f.w
 	b := w.b
 	z := &b.zones[w.zone]
-	p := w.flight
-	w.flight, w.bufs = nil, nil
-	clear(w.iov)
+	p := f.head
+	b.giveFlight(f)
 	var rest *piece
 	if err != nil {
 		z.broken = true
@@ -423,13 +484,12 @@ func (w *writer) wrote(err error) {
 		w.head, w.tail = nil, nil
 		b.Refresh(w.zone * b.info.ZoneBlocks)
 	}
-	if w.head != nil {
-		w.start()
-	} else {
+	w.start()
+	if w.flying == 0 {
 		z.w = nil
 		w.next = b.freeW
 		b.freeW = w
-		if z.wp >= z.cap && err == nil {
+		if z.wp >= z.cap && !z.broken {
 			z.state = bdev.ZoneFull
 		} else if z.state == bdev.ZoneEmpty {
 			z.state = bdev.ZoneImplicitOpen

@@ -100,6 +100,7 @@ type Base struct {
 	discover   discovery
 	free       *op
 	freeW      *writer
+	freeF      *flight
 	unfinished []uint64 // bands of which zones could not be finished
 	refreshes  []uint64 // zones to be looked at
 	looking    bool

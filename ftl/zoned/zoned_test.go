@@ -3,6 +3,7 @@ package zoned
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -31,9 +32,16 @@ type bench struct {
 
 func newBench(t *testing.T, o emulated.Options, zones uint64, appends bool, stripe ...uint64) *bench {
 	t.Helper()
+	return newBenchWith(t, bdev.DefaultPoolMax, o, zones, appends, stripe...)
+}
+
+// newBenchWith is newBench with pool IOs for each device.
+func newBenchWith(t *testing.T, pool int, o emulated.Options, zones uint64, appends bool, stripe ...uint64) *bench {
+	t.Helper()
 	sys := thread.NewSystem()
 	x := &bench{t: t, th: sys.NewThread("core")}
 	mgr := bdev.NewManager(sys, nil)
+	require.NoError(t, mgr.SetPool(pool, min(pool, 64)))
 	m, err := malloc.New(malloc.Options{Name: "raw", Blocks: zones * o.ZoneBlocks})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = m.Close() })
@@ -223,10 +231,29 @@ func TestWhatWasNotWrittenReadsAsZeroes(t *testing.T) {
 	require.ErrorIs(t, x.result(func(done func(any, error)) { x.b.Read([][]byte{buf}, x.addr(x.lay.Bands, 0), 40, done, nil) }), ErrNoBlock)
 }
 
-// TestAFailedWriteBreaksTheZone: what is behind it in line fails too, until the
-// zone is reset; the other zones go on.
+// oneAtATime takes the device for one that does not keep the order of writes.
+func (x *bench) oneAtATime() {
+	info := *x.b.info
+	info.ZoneOrder = false
+	x.b.info = &info
+}
+
+// TestAFailedWriteBreaksTheZone: what is in line behind it fails too, until the
+// zone is reset, and what is under way may succeed; the other zones go on.
 func TestAFailedWriteBreaksTheZone(t *testing.T) {
-	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	for _, several := range []bool{false, true} {
+		x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+		want := 1
+		if !several {
+			x.oneAtATime()
+			want = 2
+		}
+		x.failedWrite(want)
+	}
+}
+
+func (x *bench) failedWrite(want int) {
+	t := x.t
 	x.wait(func(done func(any, error)) { x.b.Reset(1, done, nil) })
 	stripe := uint32(x.b.Stripe())
 	r, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, Nth: 1})
@@ -244,7 +271,7 @@ func TestAFailedWriteBreaksTheZone(t *testing.T) {
 			failed++
 		}
 	}
-	require.Equal(t, 2, failed, "those in one zone")
+	require.Equal(t, want, failed, "those in line in one zone")
 	require.False(t, x.b.At(1, 4*stripe))
 	require.ErrorIs(t, x.result(func(done func(any, error)) {
 		x.b.Write([][]byte{fill(int(stripe), 1)}, x.addr(1, 4*stripe), uint64(stripe), done, nil)
@@ -253,6 +280,83 @@ func TestAFailedWriteBreaksTheZone(t *testing.T) {
 	x.wait(func(done func(any, error)) { x.b.Reset(1, done, nil) })
 	require.True(t, x.b.At(1, 0))
 	x.wait(func(done func(any, error)) { x.b.Write([][]byte{fill(5, 1)}, x.addr(1, 0), 5, done, nil) })
+}
+
+// TestWritesUnderWayInAZone: several where the device keeps their order, else one;
+// the others wait and are joined.
+func TestWritesUnderWayInAZone(t *testing.T) {
+	for _, c := range []struct {
+		several, appends bool
+		first, all       uint64
+	}{
+		{true, false, maxFlights, maxFlights + 1},
+		{true, true, maxFlights, maxFlights + 1},
+		{false, false, 1, 2},
+		{false, true, 1, 2},
+	} {
+		x := newBench(t, emulated.Options{ZoneBlocks: 512, Units: 1}, 64, c.appends)
+		if !c.several {
+			x.oneAtATime()
+		}
+		x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
+		r, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Delay, Delay: time.Millisecond})
+		require.NoError(t, err)
+		buf, left := fill(12*16, 1), 12
+		for i := range 12 {
+			x.b.Write([][]byte{buf[i*16*blockSize : (i+1)*16*blockSize]}, x.addr(0, uint32(i*16)), 16, func(_ any, err error) {
+				require.NoError(t, err)
+				left--
+			}, nil)
+		}
+		for range 100 {
+			x.turn()
+		}
+		require.Equal(t, c.first, r.Matched(), "%+v", c)
+		for left > 0 {
+			x.turn()
+		}
+		require.Equal(t, c.all, r.Matched(), "%+v", c)
+		back := fill(12*16, 0)
+		x.wait(func(done func(any, error)) { x.b.Read([][]byte{back}, x.addr(0, 0), 12*16, done, nil) })
+		require.Equal(t, buf, back)
+	}
+}
+
+// TestWritesThatWaitForAnIOKeepTheirOrder: those of one zone, when the device has
+// fewer IOs than there are writes; also when a write in front of them fails.
+func TestWritesThatWaitForAnIOKeepTheirOrder(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		x := newBenchWith(t, 2, emulated.Options{ZoneBlocks: 512, Units: 2}, 64, true)
+		x.wait(func(done func(any, error)) { x.b.Reset(0, done, nil) })
+		if fails {
+			_, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Fail, Nth: 3})
+			require.NoError(t, err)
+		}
+		left, failed := 40, 0
+		for i := range uint32(40) {
+			x.b.Write([][]byte{fill(4, byte(i))}, x.addr(0, i*4), 4, func(_ any, err error) {
+				left--
+				if err != nil {
+					failed++
+				}
+			}, nil)
+		}
+		for i := 0; left > 0; i++ {
+			require.Less(t, i, 10_000)
+			x.turn()
+		}
+		if fails {
+			require.Positive(t, failed)
+			require.Less(t, failed, 40, "the other zone goes on")
+			continue
+		}
+		require.Zero(t, failed)
+		for i := range uint32(40) {
+			buf := fill(4, 0)
+			x.wait(func(done func(any, error)) { x.b.Read([][]byte{buf}, x.addr(0, i*4), 4, done, nil) })
+			require.Equal(t, fill(4, byte(i)), buf)
+		}
+	}
 }
 
 // TestUseRefusesWhatCannotBe: a descriptor that names zones or slots that the
