@@ -133,11 +133,12 @@ func (d *Device) padDone(r *recordOp) {
 
 // pad writes a record that carries the present D, once the log is idle after a
 // flush: without it, rot in the last records would look like a torn tail
-// (Rule 17). It returns false when there is no open segment just now.
+// (Rule 17). It returns false when there is no open segment just now. A device
+// that stops writes none: nobody would wait for the segment that it may open.
 func (d *Device) pad() bool {
 	l := &d.log_
 	if l.under != 0 || l.q.head != nil || l.free == nil || l.voidFrom != 0 || d.health != HealthOK ||
-		l.padD == d.durableU {
+		l.padD == d.durableU || d.quiesce {
 		return true
 	}
 	s := l.cur.segment(1)

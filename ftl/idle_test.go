@@ -189,3 +189,25 @@ func TestNoAllocations(t *testing.T) {
 		}
 	}
 }
+
+// TestNoPadWhileStopping: a stop that takes long after a flush opens no segment for a pad record, which nobody would wait
+// for.
+func TestNoPadWhileStopping(t *testing.T) {
+	for name, g := range bases() {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, g)
+			b.create()
+			for lag := range 24 {
+				b.fillTo(300)
+				b.sync()
+				b.geo.lag = time.Duration(lag) * time.Millisecond
+				b.applyLag()
+				b.stop(false)
+				b.heal()
+				b.load()
+			}
+			b.good()
+			b.end()
+		})
+	}
+}
