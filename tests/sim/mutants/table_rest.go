@@ -51,9 +51,10 @@ var tableRest = []mutant{
 	{
 		rule: "-", name: "a block in flight is found after it was answered", test: crashes,
 		edits: []edit{{"ftl/write.go", `
-		d.log_.inflight.remove(lba, r.seqs[i])
+		d.log_.inflight.remove(r.lbas[i], r.seqs[i])
 	}
 	d.valid`, `
+		_ = r.seqs[i]
 	}
 	d.valid`}},
 	},
