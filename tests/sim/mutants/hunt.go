@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"goftl/tests/sim/ftlsim"
 )
 
 // hunter builds simulators and runs seeds of them.
@@ -99,19 +97,6 @@ func (h *hunter) hunt(ctx context.Context, bin, test string, n int) result {
 	return result{}
 }
 
-// asked is what -seeds must say for a test to run n seeds: tests of large worlds run a part of it.
-func asked(test string, n int) int {
-	if n == 1 {
-		return 1
-	}
-	for i := range ftlsim.Kinds {
-		if k := &ftlsim.Kinds[i]; k.Test == test {
-			return n * k.Scale
-		}
-	}
-	return n
-}
-
 // locate finds the seed at which a process died without a word.
 func (h *hunter) locate(ctx context.Context, bin, test string, from int, sign string) (int, string) {
 	for at := from; at < from+batch; at++ {
@@ -133,7 +118,7 @@ func (h *hunter) run(ctx context.Context, bin, test string, at, n int) (seed int
 	ctx, cancel := context.WithTimeout(ctx, batchMost)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, bin, "-test.run=^"+test+"$", "-test.timeout=0",
-		fmt.Sprintf("-seed=%d", at), fmt.Sprintf("-seeds=%d", asked(test, n)), "-failures=1")
+		fmt.Sprintf("-seed=%d", at), fmt.Sprintf("-seeds=%d", n), "-failures=1")
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOFTL_SIM_CHILD="+filepath.Join(filepath.Dir(bin), "counters"))
 	cmd.Dir = filepath.Dir(bin)
 	out, err := cmd.CombinedOutput()
