@@ -124,14 +124,14 @@ var tableLife = []mutant{
 	{
 		rule: "17", name: "no pad when the log goes idle", test: rot,
 		edits: []edit{{"ftl/flush.go", `
-		l.padD == d.durableU {`, `
-		l.padD <= d.durableU {`}},
+		l.padD == d.durableU || d.quiesce {`, `
+		l.padD <= d.durableU || d.quiesce {`}},
 	},
 	{
 		rule: "17", name: "pads without end", test: crashes,
 		edits: []edit{{"ftl/flush.go", `
-		l.padD == d.durableU {`, `
-		false {`}, {"ftl/flush.go", `
+		l.padD == d.durableU || d.quiesce {`, `
+		d.quiesce {`}, {"ftl/flush.go", `
 	if !f.quiet && err == nil {
 `, `
 	if err == nil {
