@@ -35,25 +35,34 @@ func main() {
 }
 
 func start() error {
-	o := &options{}
-	only, except := "", ""
-	flag.StringVar(&o.root, "root", ".", "root of the repository")
-	flag.IntVar(&o.first, "seed", 1, "the first seed")
-	flag.IntVar(&o.seeds, "seeds", 5000, "in how many seeds a defect must be found")
-	flag.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "how many defects are hunted side by side, each by one process")
-	flag.StringVar(&only, "only", "", "only defects whose rule and name (\"rule 9: ...\") match this expression")
-	flag.StringVar(&except, "except", "", "no defects whose rule and name match this expression")
-	flag.StringVar(&o.docs, "docs", "", "write the results into the table of this document")
-	flag.BoolVar(&o.redo, "redo-docs", false, "only make the document's table anew, with the results that it has")
-	flag.BoolVar(&o.clean, "control", true, "at the end, run the same seeds without a defect")
-	flag.BoolVar(&o.hidden, "hidden", false, "hunt for the defects of which the document says that something makes up for them: none may be found")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := o.prepare(only, except); err != nil {
+	o, err := parse(os.Args[1:])
+	if err != nil {
 		return err
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	return o.run(ctx)
+}
+
+// parse reads the flags. They are a set of their own: the simulator has flags of the same names.
+func parse(args []string) (*options, error) {
+	o := &options{}
+	only, except := "", ""
+	f := flag.NewFlagSet("mutants", flag.ExitOnError)
+	f.StringVar(&o.root, "root", ".", "root of the repository")
+	f.IntVar(&o.first, "seed", 1, "the first seed")
+	f.IntVar(&o.seeds, "seeds", 5000, "in how many seeds a defect must be found")
+	f.IntVar(&o.jobs, "jobs", runtime.GOMAXPROCS(0), "how many defects are hunted side by side, each by one process")
+	f.StringVar(&only, "only", "", "only defects whose rule and name (\"rule 9: ...\") match this expression")
+	f.StringVar(&except, "except", "", "no defects whose rule and name match this expression")
+	f.StringVar(&o.docs, "docs", "", "write the results into the table of this document")
+	f.BoolVar(&o.redo, "redo-docs", false, "only make the document's table anew, with the results that it has")
+	f.BoolVar(&o.clean, "control", true, "at the end, run the same seeds without a defect")
+	f.BoolVar(&o.hidden, "hidden", false, "hunt for the defects of which the document says that something makes up for them: none may be found")
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	return o, o.prepare(only, except)
 }
 
 func (o *options) prepare(only, except string) (err error) {
