@@ -215,7 +215,14 @@ func (d *Device) pack() {
 // fillsRecord says whether what waits makes a full record.
 func (d *Device) fillsRecord() bool {
 	q := &d.log_.q
-	return q.n >= record.MaxBlocks || q.head.Count-q.head.off >= record.MaxBlocks
+	if q.n >= record.MaxBlocks {
+		return true
+	}
+	blocks := uint64(0)
+	for r := q.head; r != nil && blocks < record.MaxBlocks; r = r.next {
+		blocks += r.Count - r.off
+	}
+	return blocks >= record.MaxBlocks
 }
 
 // packData takes blocks from the head of the queue, up to the room of s.
