@@ -2,6 +2,7 @@ package zoned
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,15 @@ const maxJoin = 256
 // maxFlights bounds the device writes that a zone has under way, where there may
 // be several.
 const maxFlights = 4
+
+// holdFrom: with so many device writes under way a stripe that is not full waits
+// for the rest of it, which devices take better in one write that ends where
+// they like it than in two that do not. It goes with what is there as soon as
+// fewer are under way, or holdFor writes have ended.
+const (
+	holdFrom = 4
+	holdFor  = 8
+)
 
 // op is one read or write of slots of a band, cut into a piece for each zone.
 type op struct {
@@ -52,6 +62,9 @@ type writer struct {
 	zone       uint64
 	head, tail *piece  // in line
 	flying     int     // device writes under way
+	full       uint64  // what is in line in front of it ends a stripe
+	held       bool    // what is in line waits for more; in the base's held
+	until      uint64  // so many writes to the base have ended
 	stuck      *flight // waits for a free IO; nothing overtakes it
 	next       *writer
 }
@@ -325,7 +338,10 @@ func (b *Base) line(p *piece) {
 		w.tail.next = p
 	}
 	w.tail = p
-	w.start()
+	if z.wp%b.stripe == 0 || z.wp == z.cap {
+		w.full = z.wp
+	}
+	w.start(false)
 }
 
 func (b *Base) takeWriter(zone uint64) *writer {
@@ -336,7 +352,7 @@ func (b *Base) takeWriter(zone uint64) *writer {
 		b.freeW = w.next
 		w.next = nil
 	}
-	w.zone = zone
+	w.zone, w.full = zone, 0
 	return w
 }
 
@@ -352,11 +368,13 @@ func (w *writer) takeFlight() *flight {
 	}
 	f.w = w
 	w.flying++
+	b.flying++
 	return f
 }
 
 func (b *Base) giveFlight(f *flight) {
 	f.w.flying--
+	b.flying--
 	clear(f.iov)
 	f.w, f.head, f.bufs, f.iov, f.err = nil, nil, nil, f.iov[:0], nil
 	f.next = b.freeF
@@ -383,23 +401,55 @@ func (b *Base) most() uint64 {
 	return n
 }
 
-// start writes what is in line, as far as the zone takes it.
-func (w *writer) start() {
-	for w.head != nil && w.stuck == nil && w.flying < w.b.depth() {
+// start writes what is in line, as far as the zone takes it. A stripe that is
+// not full may be held, unless now is set.
+func (w *writer) start(now bool) {
+	b := w.b
+	for w.head != nil && w.stuck == nil && w.flying < b.depth() {
+		if !now && w.head.off >= w.full && b.flying >= holdFrom {
+			b.hold(w)
+			return
+		}
 		f := w.takeFlight()
 		f.join()
 		f.submit()
 	}
 }
 
-// join takes what is in line, as far as one device write goes.
+// hold has what is in line wait until it is more, less is under way, or it is
+// time.
+func (b *Base) hold(w *writer) {
+	if !w.held {
+		w.held, w.until = true, b.written+holdFor
+		b.held = append(b.held, w)
+	}
+}
+
+// release lets go what was held long enough, or everything if the device has
+// little to do.
+func (b *Base) release() {
+	for len(b.held) > 0 && (b.flying < holdFrom || b.held[0].until <= b.written) {
+		w := b.held[0]
+		b.unhold(w)
+		w.start(true)
+	}
+}
+
+func (b *Base) unhold(w *writer) {
+	w.held = false
+	i := slices.Index(b.held, w)
+	b.held = slices.Delete(b.held, i, i+1)
+}
+
+// join takes what is in line, as far as one device write goes, and to the end of
+// a stripe if it has one.
 func (f *flight) join() {
 	w := f.w
 	p := w.head
 	f.head, f.n = p, 0
 	most := w.b.most()
 	var last *piece
-	for p != nil && (last == nil || f.n+p.n <= most) {
+	for p != nil && (last == nil || f.n+p.n <= most && (p.off < w.full || f.head.off >= w.full)) {
 		f.n += p.n
 		if last == nil {
 			f.bufs = p.bufs
@@ -428,7 +478,7 @@ func writeAgain(arg any) {
 		return
 	}
 	f.submit()
-	w.start()
+	w.start(false)
 }
 
 func (f *flight) submit() {
@@ -484,8 +534,12 @@ func (f *flight) wrote(err error) {
 		w.head, w.tail = nil, nil
 		b.Refresh(w.zone * b.info.ZoneBlocks)
 	}
-	w.start()
-	if w.flying == 0 {
+	b.written++
+	w.start(false)
+	if w.flying == 0 && w.head == nil {
+		if w.held {
+			b.unhold(w)
+		}
 		z.w = nil
 		w.next = b.freeW
 		b.freeW = w
@@ -495,6 +549,7 @@ func (f *flight) wrote(err error) {
 			z.state = bdev.ZoneImplicitOpen
 		}
 	}
+	b.release()
 	end(p, err)
 	end(rest, ErrBroken)
 }

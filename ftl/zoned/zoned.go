@@ -30,12 +30,12 @@ var (
 const reportBatch = 64
 
 // Stripes in blocks. Unless the config says otherwise it is a 32nd of a zone,
-// from smallStripe (64 KiB) to largeStripe (256 KiB): a record makes few device
+// from smallStripe (64 KiB) to largeStripe (512 KiB): a record makes few device
 // writes, and a few records keep all zones of a band busy. MaxStripe is the
 // largest that the config can ask for.
 const (
 	smallStripe = 16
-	largeStripe = 64
+	largeStripe = 128
 	MaxStripe   = 1024
 )
 
@@ -100,6 +100,9 @@ type Base struct {
 	discover   discovery
 	free       *op
 	freeW      *writer
+	flying     int       // device writes under way
+	written    uint64    // device writes that have ended
+	held       []*writer // whose stripe is not full, in the order of until
 	freeF      *flight
 	unfinished []uint64 // bands of which zones could not be finished
 	refreshes  []uint64 // zones to be looked at

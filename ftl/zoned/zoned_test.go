@@ -139,7 +139,7 @@ func TestSlotsGoRoundTheZones(t *testing.T) {
 		{emulated.Options{ZoneBlocks: 128, Units: 4, WriteUnit: 4}, false, 1, 4},
 		{emulated.Options{ZoneBlocks: 128, Units: 3}, false, 1, 1},
 		{emulated.Options{ZoneBlocks: 1024, Units: 2}, false, 0, 32},
-		{emulated.Options{ZoneBlocks: 4096, Units: 1}, true, 0, 64},
+		{emulated.Options{ZoneBlocks: 4096, Units: 1}, true, 0, 128},
 	} {
 		x := newBench(t, c.o, 64, c.appends, c.aim)
 		require.EqualValues(t, c.stripe, x.b.Stripe())
@@ -320,6 +320,80 @@ func TestWritesUnderWayInAZone(t *testing.T) {
 		x.wait(func(done func(any, error)) { x.b.Read([][]byte{back}, x.addr(0, 0), 12*16, done, nil) })
 		require.Equal(t, buf, back)
 	}
+}
+
+// TestAStripeWaitsForItsRest while the device has enough to do: the rest comes,
+// or less is under way, or enough writes have ended.
+func TestAStripeWaitsForItsRest(t *testing.T) {
+	const stripe = 16
+	start := func() (*bench, *errinj.Active, func(band uint64, slot uint32, n int, done func())) {
+		x := newBench(t, emulated.Options{ZoneBlocks: 512, Units: 8}, 128, false)
+		require.EqualValues(t, stripe, x.b.Stripe())
+		for band := range uint64(2) {
+			x.wait(func(done func(any, error)) { x.b.Reset(band, done, nil) })
+		}
+		r, err := x.inj.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpWrite), Action: errinj.Delay, Delay: time.Millisecond})
+		require.NoError(t, err)
+		return x, r, func(band uint64, slot uint32, n int, done func()) {
+			x.b.Write([][]byte{fill(n, byte(slot))}, x.addr(band, slot), uint64(n), func(_ any, err error) {
+				require.NoError(t, err)
+				done()
+			}, nil)
+		}
+	}
+
+	x, r, write := start()
+	left := holdFrom + 2
+	done := func() { left-- }
+	for i := range uint32(holdFrom) {
+		write(0, i*stripe, stripe, done)
+	}
+	write(0, holdFrom*stripe, stripe/2, done)
+	x.turns(10)
+	require.EqualValues(t, holdFrom, r.Matched(), "half a stripe waits")
+	write(0, holdFrom*stripe+stripe/2, stripe/2, done)
+	x.turns(10)
+	require.EqualValues(t, holdFrom+1, r.Matched(), "and goes with its rest")
+	for left > 0 {
+		x.turn()
+	}
+
+	x, r, write = start()
+	left = holdFrom + 1
+	for i := range uint32(holdFrom) {
+		write(0, i*stripe, stripe, done)
+	}
+	write(0, holdFrom*stripe, stripe/2, done)
+	for i := 0; left > 0; i++ {
+		require.Less(t, i, 10_000, "nothing else comes")
+		x.turn()
+	}
+	require.EqualValues(t, holdFrom+1, r.Matched())
+
+	x, _, write = start()
+	slot, ended, half := uint32(0), 0, false
+	var feed func()
+	feed = func() {
+		ended++
+		if !half {
+			write(0, slot, stripe, feed)
+			slot += stripe
+		}
+	}
+	for range holdFrom + 2 {
+		write(0, slot, stripe, feed)
+		slot += stripe
+		x.turn()
+	}
+	write(1, 0, stripe/2, func() { half = true })
+	for i := 0; !half; i++ {
+		require.Less(t, i, 20_000, "others always have more")
+		x.turn()
+	}
+	require.GreaterOrEqual(t, ended, holdFor)
+	x.turns(2000)
+	require.Empty(t, x.b.held)
+	require.Zero(t, x.b.flying)
 }
 
 // TestWritesThatWaitForAnIOKeepTheirOrder: those of one zone, when the device has
