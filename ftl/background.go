@@ -132,9 +132,24 @@ func (d *Device) checkStuck() {
 	switch {
 	case d.gc.waiting != nil && d.freeBands.n == 0:
 		d.fail(HealthReadOnly, "failed writes left no band to move data to", unix.ENOSPC)
-	case d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil:
+	case d.noBandToWin():
 		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
 	}
+}
+
+// noBandToWin says whether a band is needed, there is none, and relocation cannot
+// make one.
+func (d *Device) noBandToWin() bool {
+	return d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil
+}
+
+// Cramped says whether all that is under way are moves of compaction that wait
+// for a band which only users can make, by replacing or trimming what they
+// wrote: too many zones have failed. Writes go on while there are free chunks.
+func (d *Device) Cramped() bool {
+	c := &d.compaction
+	return d.health == HealthOK && d.log_.q.head == nil && d.log_.rehome == nil && c.waiting != nil && c.stalled() &&
+		d.noBandToWin() && d.bands[segClosing]+d.bands[segQuarantine] == 0 && d.idleBut(c.under)
 }
 
 // bandEmptied books that relocation is through with a band. When it has been

@@ -161,8 +161,8 @@ func (f *ftlDevice) Check(done func(problem error)) {
 	})
 }
 
-// Idle says whether nothing is under way.
-func (f *ftlDevice) Idle() bool { return f.d.Idle() }
+// Idle says whether nothing is under way, or all that is waits for users to make room.
+func (f *ftlDevice) Idle() bool { return f.d.Idle() || f.d.Cramped() }
 
 // ReadOnly says whether writes are refused.
 func (f *ftlDevice) ReadOnly() bool {

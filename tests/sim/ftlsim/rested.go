@@ -10,7 +10,7 @@ import (
 // Rested checks a device that is idle: nothing holds a segment, every segment is accounted for, a load after a crash
 // would read no more of the log than was configured, and buffers take no more memory than planned.
 func (f *ftlDevice) Rested(buffers int64) error {
-	if f.ReadOnly() {
+	if f.ReadOnly() || f.d.Cramped() {
 		return nil // what it was doing stays as it is
 	}
 	s := &f.stats
