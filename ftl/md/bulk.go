@@ -40,6 +40,8 @@ const (
 
 	// Restoring (restore.go).
 	stageReadPrimary
+	stageCompareMirror
+	stageFlushNewer
 	stageReadMirror
 	stageRepairPrimary
 	stageFlushRepair
@@ -68,7 +70,9 @@ type bulk struct {
 
 	bad     bitmap // entries without content so far
 	repair  bitmap // entries whose primary must be rewritten
+	stale   bitmap // entries whose mirror is not like the primary
 	first   error  // of the first bad entry
+	older   bool   // a whole primary is to be rewritten
 	whole   bool   // copies are good only as a whole
 	sealed  bool   // every block has its trailer
 	mirrors bool   // the content came from the mirror as a whole
@@ -142,7 +146,7 @@ func (o *Object) begin(op opKind, done DoneFunc, arg any) bool {
 		err = o.auditMemory()
 	}
 	if err == nil {
-		err = o.prepareSlots()
+		err = o.prepareSlots(op)
 	}
 	if err != nil {
 		o.refuse(opNames[op], err, done, arg)
@@ -151,13 +155,14 @@ func (o *Object) begin(op opKind, done DoneFunc, arg any) bool {
 	o.number++
 	b := &o.bulk
 	b.op, b.stage, b.done, b.arg = op, stageStart, done, arg
-	b.first, b.bad, b.repair, b.upgrade, b.mirrors, b.sealed = nil, nil, nil, 0, false, false
+	b.first, b.bad, b.repair, b.stale, b.upgrade = nil, nil, nil, nil, 0
+	b.mirrors, b.sealed, b.older = false, false, false
 	return true
 }
 
 // prepareSlots makes the parts, and their staging when the object has no
-// memory (M18).
-func (o *Object) prepareSlots() error {
+// memory, or its copies are compared (M18).
+func (o *Object) prepareSlots(op opKind) error {
 	x := &o.bulk.x
 	if x.slots == nil {
 		depth := o.cfg.Depth
@@ -166,7 +171,7 @@ func (o *Object) prepareSlots() error {
 		}
 		x.slots = make([]part, min(depth, maxDepth))
 	}
-	if o.buf != nil {
+	if o.buf != nil && (op != opRestore || !o.compares()) {
 		return nil
 	}
 	n := int(o.xferBlocks())
@@ -261,7 +266,7 @@ func (o *Object) pull(s *part) bool {
 func (o *Object) submitPart(s *part) {
 	n := min(s.step, s.hi-s.lo)
 	s.io.at, s.io.n = s.lo, n
-	if o.buf != nil {
+	if o.buf != nil && o.bulk.stage != stageCompareMirror {
 		s.io.buf = o.buf[s.lo*BlockSize : (s.lo+n)*BlockSize]
 		s.io.vss = o.vssFor(s.io.a, s.lo, n)
 	} else {
@@ -345,12 +350,16 @@ func (o *Object) partRead(s *part, err error) {
 		}
 		return
 	}
+	s.lo += io.n
+	if o.bulk.stage == stageCompareMirror {
+		o.comparePart(s)
+		return
+	}
 	for i := uint64(0); i < io.n; i++ {
 		if err := o.checkRead(io.a, io.at+i); err != nil {
 			o.lost(io.at+i, 1, err)
 		}
 	}
-	s.lo += io.n
 }
 
 // advance ends a stage and begins the next.
@@ -359,6 +368,12 @@ func (o *Object) advance() {
 	if b.x.err != nil {
 		err := o.ioError("write", b.x.a, b.x.err)
 		b.x.err = nil
+		if b.stage == stageSyncMirror && o.clean() {
+			// The primary is whole and durable, and that is enough.
+			o.log.Warn("metadata: the mirror cannot be repaired", "region", o.name(), "err", err)
+			o.endRestore()
+			return
+		}
 		o.writeFailed()
 		o.end(err)
 		return
@@ -462,7 +477,7 @@ func (o *Object) end(err error) {
 	o.freeSlots()
 	done, arg := b.done, b.arg
 	b.op, b.stage, b.done, b.arg = opNone, stageStart, nil, nil
-	b.bad, b.repair, b.first, b.vssPat = nil, nil, nil, nil
+	b.bad, b.repair, b.stale, b.first, b.vssPat = nil, nil, nil, nil, nil
 	done(arg, err)
 }
 

@@ -2,6 +2,7 @@ package md
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,6 +21,8 @@ import (
 //	persist | restore | clear letter
 //	persist-entry|ordered|read-entry first count [again]
 //	rot|zero primary|mirror block   damage a copy
+//	lose primary|mirror block       what is written there from now on is lost
+//	lost                            (and now it is)
 //	fail op=write copy=mirror [block=2] [times=1] [err=enomem]
 //	crash after=n                   lose power after n more operations
 //	reopen [dirty]                  a new object over the same devices
@@ -37,6 +40,8 @@ type golden struct {
 	cfg func(c *Config)
 	out strings.Builder
 	hog *hog
+
+	losing [][2][]byte // blocks and what they held
 }
 
 func (g *golden) printf(format string, args ...any) { fmt.Fprintf(&g.out, format+"\n", args...) }
@@ -89,6 +94,14 @@ func (g *golden) run(t *testing.T, td *datadriven.TestData) string {
 		} else {
 			b[100] ^= 0x40
 		}
+	case "lose":
+		b := g.r.copyOf(copyNumber(td.CmdArgs[0].Key), arg(1))
+		g.losing = append(g.losing, [2][]byte{b, slices.Clone(b)})
+	case "lost":
+		for _, l := range g.losing {
+			copy(l[0], l[1])
+		}
+		g.losing = nil
 	case "fail":
 		g.fail(t, td)
 	case "crash":

@@ -9,12 +9,14 @@ import (
 
 // Restore reads the object from its devices.
 //
-// The primary is read first. Of a region made of entries, those that cannot be
-// read, or are not whole, come from the mirror; of another region the whole
-// mirror is taken. The primary is then repaired from what the mirror gave, and
-// flushed, before any mirror is written (Rule 2). After a shutdown that was not
-// clean, the mirror is brought up to date last (M22), because a write between
-// the two copies may have been cut off.
+// The primary is read first. Of a region made of entries both copies are read,
+// and of each entry the whole one counts whose write is the later: a write that
+// was lost, or went elsewhere, leaves an older copy that is whole (compare.go).
+// Of another region the mirror is taken, as a whole, when the primary cannot be
+// read or is not whole. The primary is then repaired from what the mirror gave,
+// and flushed, before any mirror is written (Rule 2). Last come mirrors of
+// entries that are not like the primary, and after a shutdown that was not
+// clean the whole mirror (M22).
 //
 // Entries that no copy has are zeroed and named by a *BadError; the others are
 // restored all the same. On any other error the content is undefined.
@@ -40,6 +42,10 @@ func (o *Object) advanceRestore() {
 	case stageReadPrimary:
 		o.checkCut(nil)
 		o.primaryRead()
+	case stageCompareMirror:
+		o.compared()
+	case stageFlushNewer:
+		o.repairPrimary()
 	case stageReadMirror:
 		o.checkCut(b.repair)
 		o.mirrorRead()
@@ -62,19 +68,21 @@ func (o *Object) advanceRestore() {
 // primaryRead decides what the mirror is needed for.
 func (o *Object) primaryRead() {
 	b := &o.bulk
-	if !b.bad.any() {
-		o.flushBeforeSync()
-		return
-	}
 	if !o.mirrored {
 		o.endRestore()
 		return
 	}
-	o.log.Warn("metadata: primary not readable, the mirror is used", "region", o.name(), "err", b.first)
-	if b.whole {
-		b.bad.fill(o.region.Blocks)
-		b.mirrors = true
+	if o.compares() {
+		o.compareMirror()
+		return
 	}
+	if !b.bad.any() {
+		o.flushBeforeSync()
+		return
+	}
+	o.log.Warn("metadata: primary not readable, the mirror is used", "region", o.name(), "err", b.first)
+	b.bad.fill(o.region.Blocks)
+	b.mirrors = true
 	b.repair = append(bitmap(nil), b.bad...)
 	clear(b.bad)
 	b.first = nil
@@ -85,18 +93,21 @@ func (o *Object) primaryRead() {
 // mirrorRead has the primary rewritten from what the mirror gave.
 func (o *Object) mirrorRead() {
 	b := &o.bulk
-	for i, w := range b.bad {
-		b.repair[i] &^= w
-	}
-	if b.whole && b.bad.any() {
+	if b.bad.any() {
 		o.endRestore()
 		return
 	}
+	o.repairPrimary()
+}
+
+// repairPrimary rewrites the primary of what the mirror gave.
+func (o *Object) repairPrimary() {
+	b := &o.bulk
 	if !b.repair.any() || o.cfg.ReadOnly {
 		o.flushBeforeSync()
 		return
 	}
-	o.number++
+	o.keepNumbers()
 	b.stage = stageRepairPrimary
 	o.run(&o.primary, bdev.OpWrite, b.repair)
 }
@@ -113,10 +124,14 @@ func (o *Object) flushBeforeSync() {
 }
 
 func (o *Object) mustSync() bool {
-	return o.mirrored && !o.bulk.mirrors && !o.cfg.ReadOnly && o.cfg.Clean != nil && !o.cfg.Clean()
+	return o.mirrored && !o.bulk.mirrors && !o.cfg.ReadOnly && (!o.clean() || o.bulk.stale.any())
 }
 
-// syncMirror writes every readable entry to the mirror.
+// clean says whether the last shutdown was.
+func (o *Object) clean() bool { return o.cfg.Clean == nil || o.cfg.Clean() }
+
+// syncMirror writes every readable entry to the mirror, after a clean shutdown
+// only those that it has not.
 func (o *Object) syncMirror() {
 	b := &o.bulk
 	if b.mirrors { // the mirror is what was read; only durable it may not be
@@ -129,15 +144,15 @@ func (o *Object) syncMirror() {
 		return
 	}
 	var good bitmap
-	if b.bad.any() {
+	if b.bad.any() || o.clean() {
 		good = newBitmap(o.region.Blocks / o.unit())
 		for i := range o.region.Blocks / o.unit() {
-			if !b.bad.has(i) {
+			if !b.bad.has(i) && (!o.clean() || b.stale.has(i)) {
 				good.set(i)
 			}
 		}
 	}
-	o.number++
+	o.keepNumbers()
 	b.stage = stageSyncMirror
 	o.run(&o.mirror, bdev.OpWrite, good)
 }
@@ -168,12 +183,15 @@ func (o *Object) endRestore() {
 // lost notes that blocks could not be read from a copy.
 func (o *Object) lost(at, n uint64, err error) {
 	b := &o.bulk
-	if b.first == nil {
+	set := b.bad
+	if b.stage == stageCompareMirror {
+		set = b.stale
+	} else if b.first == nil {
 		b.first = fmt.Errorf("%s block %d: %w", b.x.a.name, at, err)
 	}
 	u := o.unit()
 	for i := at / u; i*u < at+n; i++ {
-		b.bad.set(i)
+		set.set(i)
 	}
 }
 

@@ -1,6 +1,7 @@
 package md
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,6 +48,7 @@ func TestSimulated(t *testing.T) {
 				require.NotZero(t, s.did.losses)
 				require.NotZero(t, s.did.bad)
 				require.NotZero(t, s.did.repaired)
+				require.NotZero(t, s.did.aged)
 			}
 		})
 	}
@@ -76,7 +78,10 @@ type simulator struct {
 	clock uint64          // the last value given
 	seed  uint64
 	trace bool
-	did   struct{ ops, losses, restores, retried, bad, repaired int }
+	did   struct{ ops, losses, restores, retried, bad, repaired, aged int }
+
+	past [2][]byte              // the copies as they were after the last restart
+	aged [2]map[uint64]struct{} // blocks of them that are so again: their last write was lost
 }
 
 func newSimulator(t *testing.T) *simulator {
@@ -139,6 +144,7 @@ func (s *simulator) setup() {
 		r.log = func(line string) { s.t.Log("    " + line) }
 	}
 	s.dirty, s.clock = false, 0
+	s.past, s.aged = [2][]byte{}, [2]map[uint64]struct{}{}
 }
 
 func (s *simulator) open() {
@@ -355,18 +361,19 @@ func (s *simulator) restart() {
 	s.damage()
 	for try := 0; ; try++ {
 		s.open()
-		if try < 3 && s.rng.IntN(3) == 0 {
+		if try < 3 && s.rng.IntN(3) == 0 && len(s.aged[0])+len(s.aged[1]) == 0 {
 			s.addFault()
 		}
 		if try < 3 && s.rng.IntN(4) == 0 {
 			s.r.countdown = 1 + s.rng.IntN(20)
 		}
+		faulty := len(s.r.cache.faults)+len(s.r.base.faults) > 0
 		err := s.r.do(s.t, s.o.Restore)
 		s.did.restores++
 		s.logf("restore: %v", err)
-		again := err != nil && (s.r.dead || len(s.r.cache.faults)+len(s.r.base.faults) > 0)
+		again := s.r.dead || err != nil && (len(s.r.cache.faults)+len(s.r.base.faults) > 0)
 		if !again {
-			s.verify(err)
+			s.verify(err, faulty)
 			return
 		}
 		s.did.retried++
@@ -381,12 +388,16 @@ func (s *simulator) restart() {
 func (s *simulator) damage() {
 	careful := s.rng.IntN(4) != 0
 	u := s.unit()
+	s.aged = [2]map[uint64]struct{}{{}, {}}
 	for range s.rng.IntN(5) {
 		which, i := s.rng.IntN(2), s.rng.Uint64N(s.r.primary.Blocks)
 		if s.unit() == 1 && s.r.primary.EntryBlocks == 0 && careful {
 			which = 0 // copies are good only as a whole: spoil one of them
 		}
 		if careful && !s.good(1-which, i/u*u, u) || careful && s.r.primary.EntryBlocks == 0 && !s.good(1, 0, s.r.primary.Blocks) {
+			continue
+		}
+		if careful && s.age(which, i) {
 			continue
 		}
 		s.spoil(which, i)
@@ -401,8 +412,40 @@ func (s *simulator) damage() {
 	}
 }
 
-// good says whether a copy of blocks is whole and durable.
+// age gives a block the content that it had after the last restart: what was
+// written since was lost, and nobody noticed.
+func (s *simulator) age(which int, i uint64) bool {
+	if s.past[which] == nil || s.r.primary.EntryBlocks == 0 || s.rng.IntN(3) != 0 {
+		return false
+	}
+	now, then := s.r.copyOf(which, i), s.past[which][i*BlockSize:(i+1)*BlockSize]
+	if _, _, ok := checkBlock(then, placeSeed(testUUID, uint64(s.r.primary.Type)), i); !ok || bytes.Equal(now, then) {
+		return false
+	}
+	s.logf("age copy %d block %d", which, i)
+	s.did.aged++
+	copy(now, then)
+	s.aged[which][i/s.unit()] = struct{}{}
+	s.harden()
+	return true
+}
+
+// remember keeps the copies for age.
+func (s *simulator) remember() {
+	for which := range s.past {
+		s.past[which] = s.past[which][:0]
+		for i := range s.r.primary.Blocks {
+			s.past[which] = append(s.past[which], s.r.copyOf(which, i)[:BlockSize]...)
+		}
+	}
+}
+
+// good says whether a copy of blocks is whole and durable, and not older than
+// it should be.
 func (s *simulator) good(which int, at, n uint64) bool {
+	if _, ok := s.aged[which][at/s.unit()]; ok {
+		return false
+	}
 	d, g := s.r.cache, &s.r.primary
 	if which == 1 {
 		d, g = s.r.base, &s.r.mirror
@@ -454,17 +497,21 @@ func (s *simulator) spoil(which int, i uint64) {
 			copy(b, s.r.copyOf(s.rng.IntN(2), j))
 		}
 	}
-	d := s.r.cache
-	if which == 1 {
-		d = s.r.base
-	}
-	copy(d.durable, d.media)
-	d.flush(^uint64(0))
-	copy(d.durable, d.media)
+	s.harden()
 }
 
-// verify compares what was restored with the model.
-func (s *simulator) verify(err error) {
+// harden makes damage durable, with all that was written before.
+func (s *simulator) harden() {
+	for _, d := range []*fakeDisk{s.r.cache, s.r.base} {
+		copy(d.durable, d.media)
+		d.flush(^uint64(0))
+		copy(d.durable, d.media)
+	}
+}
+
+// verify compares what was restored, perhaps from devices that failed, with the
+// model.
+func (s *simulator) verify(err error, faulty bool) {
 	var bad *BadError
 	if err != nil && !errors.As(err, &bad) {
 		s.fatalf("restore without faults: %v", err)
@@ -499,7 +546,9 @@ func (s *simulator) verify(err error) {
 	}
 	s.did.repaired++
 	s.dirty = false
-	if !s.r.clean || bad != nil { // everything must have come good
+	s.aged = [2]map[uint64]struct{}{}
+	s.remember()
+	if !s.r.clean || bad != nil || s.r.primary.EntryBlocks != 0 && !faulty { // everything must have come good
 		for which := range 2 {
 			if !s.good(which, 0, s.r.primary.Blocks) {
 				s.fatalf("copy %d is not whole after a restore", which)

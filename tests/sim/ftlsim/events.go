@@ -97,44 +97,54 @@ func (p *Play) lose(x *Loss) {
 	}, nil)
 }
 
-// aim lets writes go astray: never both copies of something, and not those of descriptors, whose old content would be
-// taken for the present one.
+// aim lets writes go astray: never both copies of something.
 func (p *Play) aim() {
 	left := p.life.plan.Strays
 	if left == 0 {
 		return
 	}
 	r := p.stream("aim", p.life.plan.Seed)
+	// Descriptors are few among what is written, and most that are lost are soon written again. In some lives only those
+	// go astray, many of them, and land where they harm nothing: what is left of them is the copy before.
+	descriptors := r.IntN(3) == 0
+	chance := 0.02
+	if descriptors {
+		left, chance = 100*left, 0.3
+	}
 	for i, d := range p.disks {
-		d.Faults().Stray = 0.02
+		d.Faults().Stray = chance
 		d.SetAim(func(lba, count uint64) (uint64, bool) {
-			if left == 0 || !p.mayStray(i, lba, count) {
+			descriptor := p.dev.Descriptor(i == Cache, lba)
+			if left == 0 || !p.sole(i, lba, count) || descriptors && !descriptor {
 				return 0, false
 			}
-			to := r.Uint64N(d.Options().Blocks)
-			if recent := d.Recent(); r.IntN(2) == 0 && len(recent) > 0 {
-				to = recent[r.IntN(len(recent))]
-			}
-			if to+count > d.Options().Blocks || to < lba+count && lba < to+count || !p.mayBeHit(i, to, count) {
+			to := p.target(r, d, descriptors)
+			if to+count > d.Options().Blocks || to < lba+count && lba < to+count || !p.sole(i, to, count) {
 				return 0, false
 			}
 			left--
 			p.count("write gone astray", 1)
+			if descriptor {
+				p.count("write of a descriptor gone astray", 1)
+			}
 			return to, true
 		})
 	}
 }
 
-func (p *Play) mayStray(i int, lba, count uint64) bool {
-	for n := range count {
-		if !p.dev.Sole(i == Cache, lba+n) || p.dev.Descriptor(i == Cache, lba+n) {
-			return false
-		}
+// target draws where a write goes that strays: often to what was written last, or else to what nobody uses.
+func (p *Play) target(r *sim.Rand, d *sim.Disk, unused bool) uint64 {
+	to := r.Uint64N(d.Options().Blocks)
+	for tries := 0; unused && !d.Blank(to) && tries < 100; tries++ {
+		to = r.Uint64N(d.Options().Blocks)
 	}
-	return true
+	if recent := d.Recent(); !unused && r.IntN(2) == 0 && len(recent) > 0 {
+		to = recent[r.IntN(len(recent))]
+	}
+	return to
 }
 
-func (p *Play) mayBeHit(i int, lba, count uint64) bool {
+func (p *Play) sole(i int, lba, count uint64) bool {
 	for n := range count {
 		if !p.dev.Sole(i == Cache, lba+n) {
 			return false

@@ -35,6 +35,7 @@ const (
 	faults   = "TestFTLFaults"
 	rot      = "TestFTLRot"
 	bases    = "TestFTLBases"
+	stray    = "TestFTLStray"
 	buffered = "TestFTLBuffered"
 
 	bufferedFaults = "TestFTLBufferedFaults"

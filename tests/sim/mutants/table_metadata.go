@@ -73,6 +73,14 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
+		rule: "2", name: "descriptors: of two whole copies the primary counts, also the older one", test: stray,
+		edits: []edit{{"ftl/md/compare.go", `
+	case err == nil && (bad || newer(blk, mem)):
+`, `
+	case err == nil && bad:
+`}},
+	},
+	{
 		rule: "2", name: "descriptors: a repaired one is not flushed before its mirror is written", test: restless,
 		edits: []edit{{"ftl/md/restore.go", `
 	case stageRepairPrimary:
