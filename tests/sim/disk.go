@@ -214,11 +214,16 @@ func (d *Disk) Poke(lba uint64, data, md []byte) {
 }
 
 // Rot flips one bit of a block, of its data or metadata, wherever its present content is.
-func (d *Disk) Rot(lba uint64) {
+func (d *Disk) Rot(lba uint64) { d.rot(lba, d.r.IntN(4) == 0) }
+
+// RotMetadata flips one bit of a block's metadata, if it has any.
+func (d *Disk) RotMetadata(lba uint64) { d.rot(lba, true) }
+
+func (d *Disk) rot(lba uint64, metadata bool) {
 	p := d.newPage()
 	d.Read(lba, p.data, p.md)
 	bit := d.r.IntN((len(p.data) + len(p.md)) * 8)
-	if len(p.md) > 0 && d.r.IntN(4) == 0 {
+	if len(p.md) > 0 && metadata {
 		bit = (len(p.data) + d.r.IntN(len(p.md))) * 8 // it is small, and says what the block is
 	}
 	if at := bit / 8; at < len(p.data) {

@@ -142,6 +142,12 @@ func drawRot(r *sim.Rand, p *Plan) {
 		if r.IntN(2) == 0 {
 			l.Rot = int(r.Skewed(16))
 		}
+		if i > 0 && r.IntN(4) == 0 {
+			// The life before stops and leaves records to redo.
+			before := &p.Lives[i-1]
+			before.Work, before.Stop, before.Fast = Fuse{}, Fuse{}, true
+			l.Rot, l.RotLog = 1, true
+		}
 	}
 }
 

@@ -104,6 +104,7 @@ type Life struct {
 	Gone      [2]bool         // devices that are not there
 	Full      []Full          // times in which a device is full
 	Rot       int             // blocks that rot before the life, if the one before had come to rest
+	RotLog    bool            // it is the metadata of one of the records written last that rots
 	Start     Fuse            // when creating or loading is cut short
 	Phases    []Phase         // of load
 	Work      Fuse            // when they are

@@ -4,6 +4,10 @@ package ftlsim
 // record of the log says what was durable before it, and when it goes together with one of those, nobody can tell
 // that anything is missing.
 func (p *Play) rot(blocks int) {
+	if p.life.plan.RotLog {
+		p.rotLog()
+		return
+	}
 	tail := false
 	for range blocks {
 		for range 50 {
@@ -18,6 +22,23 @@ func (p *Play) rot(blocks int) {
 			p.count("blocks rotten", 1)
 			break
 		}
+	}
+}
+
+// rotLog flips a bit of the metadata of a block of the log that was written last: it says which block of which record
+// it is, and of which LBA.
+func (p *Play) rotLog() {
+	r, d := p.life.r, p.disks[Cache]
+	recent := d.Recent()
+	for range min(50, 50*len(recent)) {
+		lba := recent[r.IntN(len(recent))]
+		if lba < p.known.Front(true) || !p.mayRot(Cache, lba) {
+			continue
+		}
+		d.RotMetadata(lba)
+		p.life.w.Note(d.Options().Name, "rots", 0, lba, 1, nil)
+		p.count("blocks rotten", 1)
+		return
 	}
 }
 

@@ -203,7 +203,7 @@ func (o *options) controls(ctx context.Context, list []mutant, results []result)
 		last[m.test] = max(last[m.test], results[i].seed)
 	}
 	fmt.Println()
-	for _, test := range []string{crashes, restless, faults, rot, bases, buffered, bufferedFaults, clients, clientsBuffered} {
+	for _, test := range []string{crashes, restless, faults, rot, stray, bases, buffered, bufferedFaults, clients, clientsBuffered} {
 		if last[test] == 0 {
 			continue
 		}

@@ -133,15 +133,18 @@ var tableLog = []mutant{
 		}},
 	},
 	{
-		rule: "7", name: "FULL written before the summary is durable", test: crashes,
-		edits: []edit{{"ftl/stream.go", `
+		rule: "7", name: "FULL written before the summary is durable, and the generation in a summary is not compared", test: crashes,
+		edits: []edit{
+			{"ftl/stream.go", `
 		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
 		s.io.call(closeStep, s)
 	case closeSummaryFlush:
 `, `
 		closeStep(&s.io, nil)
 	case closeSummaryFlush:
-`}},
+`},
+			{"ftl/record/summary.go", ` || le.Uint32(b[44:]) != id.Gen ||`, ` ||`},
+		},
 	},
 	{
 		rule: "7", name: "bodies not flushed before the summary, and the summary of an OPEN segment is trusted", test: crashes,

@@ -47,7 +47,7 @@ var tableMetadata = []mutant{
 `}},
 	},
 	{
-		rule: "1", name: "superblock: no flush of the primary", test: crashes,
+		rule: "1", name: "superblock: no flush of the primary", test: restless,
 		edits: []edit{{"ftl/sbio.go", `
 	if w.stage != sbPrimaryFlush {
 `, `
