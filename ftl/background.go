@@ -471,8 +471,7 @@ func retryTick(arg any) poller.Result {
 	d.gc.blocked = false
 	d.ckpt.blocked = false
 	if d.zones != nil && d.zones.Unfinished() {
-		d.zones.Retry()
-		d.retryLater()
+		d.zones.Retry(zonesRetried, d)
 	}
 	d.wake()
 	d.wakeUser()

@@ -505,6 +505,12 @@ func (rs *redoState) apply() {
 	for idx, sum := range rs.sums {
 		d.returnSummary(d.segs[idx].band, sum)
 	}
+	for i := range d.segs {
+		// Records behind the end of the log do not count, and nobody waits for them:
+		// their numbers are given again.
+		s := &d.segs[i]
+		s.lastU = min(s.lastU, d.redoTo)
+	}
 	d.ackedU, d.durableU = d.redoTo, d.redoTo
 	d.log_.nextU = d.redoTo
 	d.lastG = max(d.lastG, rs.maxG)

@@ -165,6 +165,16 @@ func zonesFinished(arg any, err error) {
 	s.closed(s.closeErr)
 }
 
+// zonesRetried goes on with what the limits of open zones held up.
+func zonesRetried(arg any, err error) {
+	d := arg.(*Device)
+	if err != nil {
+		d.retryLater()
+	}
+	d.wake()
+	d.wakeUser()
+}
+
 // settleZones finishes or empties zones that an earlier life left open in bands
 // that are not in use: the device counts them against its limits.
 func (d *Device) settleZones(done func(d *Device, err error)) {

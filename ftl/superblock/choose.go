@@ -97,8 +97,9 @@ func (c *Copy) spared(err error, other *Copy) error {
 	return err
 }
 
-// resembles says whether a block has a quarter of the words of a whole copy,
-// those that are not zero, at the same places. Foreign data has next to none.
+// resembles says whether a block has a sixteenth of the words of a whole copy,
+// those that are not zero, at the same places: a copy may be torn twice, once
+// while it is repaired. Foreign data has next to none.
 func resembles(b, whole []byte) bool {
 	same, all := 0, 0
 	for i := 0; i+8 <= min(Size, len(whole), len(b)); i += 8 {
@@ -109,7 +110,7 @@ func resembles(b, whole []byte) bool {
 			}
 		}
 	}
-	return all > 0 && same*4 >= all
+	return all > 0 && same*16 >= all
 }
 
 func (c *Choice) device(cache, base *Copy) string {

@@ -120,7 +120,13 @@ func TestChoose(t *testing.T) {
 	clear(torn[1100:])
 	foreign := bytes.Repeat([]byte("ext4"), 1024)
 	rotten := block(s, RoleBase, 5)
-	rotten[2] ^= 4 // in the magic
+	rotten[2] ^= 4                 // in the magic
+	torn2 := block(s, RoleBase, 5) // one word of ten is left
+	for i, left := 0, 0; i < len(torn2); i += 8 {
+		if left++; le.Uint64(torn2[i:]) != 0 && left%10 != 0 {
+			le.PutUint64(torn2[i:], uint64(i)*0x9e3779b97f4a7c15|1<<63)
+		}
+	}
 	torn1 := block(s, RoleBase, 5)
 	for i := range 512 { // its first sector is somebody else's
 		torn1[i] = byte(i * 7)
@@ -158,6 +164,7 @@ func TestChoose(t *testing.T) {
 		"rotten magic":                  {cache: at(block(s, RoleCache, 6)), base: on(rotten), seq: 6, rewriteB: true},
 		"rotten first sector":           {cache: at(block(s, RoleCache, 6)), base: on(torn1), seq: 6, rewriteB: true},
 		"foreign, with leave":           {cache: at(block(s, RoleCache, 6)), base: leave(on(foreign)), seq: 6, rewriteB: true},
+		"torn twice":                    {cache: at(block(s, RoleCache, 6)), base: on(torn2), seq: 6, rewriteB: true},
 		"all ones":                      {cache: at(block(s, RoleCache, 6)), base: on(bytes.Repeat([]byte{1}, 4096)), is: ErrForeign},
 		"both foreign":                  {cache: at(foreign), base: on(foreign), is: ErrForeign},
 		"newer":                         {cache: at(newer), base: on(block(s, RoleBase, 6)), is: ErrNewer, says: "c0"},

@@ -56,13 +56,14 @@ func (b *Base) Finish(i uint64, done func(arg any, err error), arg any) {
 	})
 }
 
-// Retry finishes zones again that could not be finished.
-func (b *Base) Retry() {
+// Retry finishes zones again that could not be finished. done is called for each
+// band, with the error if it still cannot.
+func (b *Base) Retry(done func(arg any, err error), arg any) {
 	list := b.unfinished
 	b.unfinished = nil
 	for _, i := range list {
 		if b.bands[i].writing && !b.bands[i].fresh {
-			b.Finish(i, func(any, error) {}, nil)
+			b.Finish(i, done, arg)
 		}
 	}
 }

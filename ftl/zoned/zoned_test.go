@@ -509,11 +509,11 @@ func TestAFailedResetCountsUntilFinished(t *testing.T) {
 			require.False(t, x.b.MayWrite(2), "the device counts a zone of band 0")
 			require.True(t, x.b.MayWrite(1))
 			require.True(t, x.b.Unfinished())
-			x.b.Retry()
+			x.b.Retry(func(any, error) {}, nil)
 			x.turns(100)
 		}
 		refused.Remove()
-		x.b.Retry()
+		x.b.Retry(func(any, error) {}, nil)
 		x.turns(100)
 		require.False(t, x.b.Unfinished())
 		require.True(t, x.b.MayWrite(2))
