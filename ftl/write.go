@@ -340,9 +340,10 @@ func (r *recordOp) write(s *segment) {
 		}
 		m.Put(vss, record.Place(d.sb.UUID, s.off+uint64(slot)))
 	}
-	r.bufs = s.pad(&r.w, slots, r.bufs)
+	bufs := s.pad(&r.w, slots, r.bufs)
+	r.bufs = bufs[:len(r.bufs)] // written elsewhere it may need another pad
 	d.log_.writing++
-	r.io.prepare(s.dev, bdev.OpWrite, r.bufs, vss, s.off+uint64(slot), uint64(r.w.slots), SourceUser)
+	r.io.prepare(s.dev, bdev.OpWrite, bufs, vss, s.off+uint64(slot), uint64(r.w.slots), SourceUser)
 	r.io.call(recordWritten, r)
 }
 
