@@ -59,7 +59,7 @@ sim-shrink: ## Make a failing case of the simulator smaller: SEED=n of SIMTEST=T
 	$(GO) test ./tests/sim/ftlsim -run '^$(SIMTEST)$$' -seed $(SEED) -shrink -v -timeout 0
 
 # The same seeds every time say that nothing got worse, fresh ones find what nobody has seen yet.
-sim-ci: ## What CI runs of the simulator: CISEEDS=1250 fixed seeds in all worlds, then CIFRESH=2500 fresh ones (the first is printed)
+sim-ci: ## What CI runs of the simulator: CISEEDS=1250 fixed seeds in all worlds, then CIFRESH=1250 fresh ones (the first is printed)
 	@$(MAKE) --no-print-directory sim SEEDS=$(CISEEDS) SEED=$(CISEED)
 	@$(MAKE) --no-print-directory sim SEEDS=$(CIFRESH)
 
@@ -117,7 +117,7 @@ CIPARTS     ?= build vet lint lint-selftest test race sim-ci fuzz e2e
 CIFUZZTIME  ?= 300x
 CISEEDS     ?= 1250
 CISEED      ?= 5000
-CIFRESH     ?= 2500
+CIFRESH     ?= 1250
 
 ci: ## What CI runs: build, vet, lint and its selftest, test, race, sim (fixed and fresh seeds), fuzz (300 inputs), e2e; says how long each part took
 	@set -e; for part in $(CIPARTS); do \
