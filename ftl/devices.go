@@ -145,6 +145,9 @@ func stepCloseDevices(p *process) {
 }
 
 func (d *Device) closeDevices() {
+	if d.zones != nil {
+		d.zones.Close()
+	}
 	for _, v := range d.devices() {
 		if v.ch != nil {
 			v.ch.Put()

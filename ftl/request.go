@@ -81,13 +81,8 @@ func (r *Request) check(blocks uint64) error {
 
 // block returns the next block of the request's buffers and steps over it.
 func (r *Request) block() []byte {
-	for r.bufo == len(r.Bufs[r.buf]) {
-		r.buf++
-		r.bufo = 0
-	}
-	b := r.Bufs[r.buf][r.bufo : r.bufo+layout.BlockSize : r.bufo+layout.BlockSize]
-	r.bufo += layout.BlockSize
-	return b
+	b := r.blocks(1)
+	return b[:len(b):len(b)]
 }
 
 // blocks returns the next blocks of the request's buffers, up to n, that lie

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"goftl/bdev"
 	"goftl/bdev/errinj"
@@ -248,6 +249,46 @@ func TestZoneUnitsAreRemembered(t *testing.T) {
 	require.Empty(t, b.churn(400, 6, 8))
 	b.good()
 	b.stop(false)
+}
+
+// TestStopWhileZonesAreRetried: a zone that could not be finished is tried again;
+// a stop does not wait for that, and what comes of it afterwards finds nobody.
+func TestStopWhileZonesAreRetried(t *testing.T) {
+	for _, fast := range []bool{false, true} {
+		for _, answer := range []error{nil, unix.EIO} {
+			t.Run(fmt.Sprintf("fast %v, %v", fast, answer), func(t *testing.T) {
+				b := newBed(t, zonedTiny(tiny))
+				dev, err := errinj.Create(b.mgr, b.th, errinj.Options{Name: "top", Base: "zones"})
+				require.NoError(t, err)
+				top := dev.Driver().(*errinj.Driver)
+				b.cfg.Base = "top"
+				b.rest = len(b.th.Stats().Channels)
+				b.create()
+				b.fill()
+				refused, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail})
+				require.NoError(t, err)
+				for !b.d.zones.Unfinished() {
+					require.Empty(t, b.churn(20, 6, 8))
+				}
+				hangs, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Hang, Count: 1})
+				require.NoError(t, err)
+				refused.Remove()
+				b.until("tried again", func() bool { return hangs.Hits() > 0 })
+				b.settleAll()
+				ended := false
+				b.d.Stop(fast, func(error) { ended = true })
+				b.until("stop", func() bool { return ended })
+				hangs.Remove()
+				top.ReleaseHung(answer)
+				for range 100 {
+					b.turn()
+				}
+				require.Len(t, b.th.Stats().Channels, b.rest, "channels that were not given back")
+				b.load()
+				b.good()
+			})
+		}
+	}
 }
 
 // TestZonedWriteErrors: a write that fails seals its band; nothing is lost.

@@ -2,6 +2,7 @@ package zoned
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -96,6 +97,9 @@ func (o *manageOne) submit() {
 	b := o.m.b
 	lba := o.zone * b.info.ZoneBlocks
 	var err error
+	if b.shut {
+		return
+	}
 	if o.m.op == bdev.OpZoneReset {
 		err = b.ch.ZoneReset(lba, manageDone, o)
 	} else {
@@ -139,10 +143,10 @@ func (o *manageOne) finish(err error) {
 
 func (m *manage) oneDone() {
 	m.left--
-	if m.left != 0 {
+	b, err := m.b, m.err
+	if m.left != 0 || b.shut {
 		return
 	}
-	b, err := m.b, m.err
 	switch {
 	case m.op == bdev.OpZoneReset:
 		b.setMask(m.band, b.goodMask(m.band))
@@ -164,8 +168,11 @@ func (m *manage) oneDone() {
 // told when the zone takes no writes any more.
 func (b *Base) Refresh(lba uint64) {
 	z := lba / b.info.ZoneBlocks
-	if z >= uint64(len(b.zones)) {
+	if z >= uint64(len(b.zones)) || b.shut {
 		return
+	}
+	if len(b.refreshes) > 1 && slices.Contains(b.refreshes[1:], z) {
+		return // it will be looked at
 	}
 	b.refreshes = append(b.refreshes, z)
 	if !b.looking {
@@ -176,7 +183,7 @@ func (b *Base) Refresh(lba uint64) {
 
 func refreshNext(arg any) {
 	b := arg.(*Base)
-	if len(b.refreshes) == 0 {
+	if len(b.refreshes) == 0 || b.shut {
 		b.looking = false
 		return
 	}
@@ -192,7 +199,7 @@ func (b *Base) refreshed(err error) {
 	i := b.refreshes[0]
 	b.refreshes = b.refreshes[1:]
 	z := &b.zones[i]
-	if err == nil {
+	if err == nil && !b.shut {
 		was, now := z.state, b.look[0].State
 		gone := now == bdev.ZoneOffline || now == bdev.ZoneReadOnly
 		if gone && was != now {
@@ -206,6 +213,7 @@ func (b *Base) refreshed(err error) {
 	b.cfg.Thread.Post(refreshNext, b)
 }
 
-// Settled says whether no operation of the package is under way: the channel
-// may be given back.
-func (b *Base) Settled() bool { return !b.looking }
+// Close makes the channel free to be given back: what is under way with zones
+// ends without telling anybody, and nothing follows it. Nothing else may be
+// called any more.
+func (b *Base) Close() { b.shut = true }

@@ -107,6 +107,7 @@ type Base struct {
 	unfinished []uint64 // bands of which zones could not be finished
 	refreshes  []uint64 // zones to be looked at
 	looking    bool
+	shut       bool
 	look       [1]bdev.ZoneInfo
 }
 

@@ -519,3 +519,17 @@ func TestAFailedResetCountsUntilFinished(t *testing.T) {
 		require.True(t, x.b.MayWrite(2))
 	}
 }
+
+// TestAZoneIsLookedAtOnce: however many writes fail, a zone waits for a look only
+// once.
+func TestAZoneIsLookedAtOnce(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	for range 100 {
+		x.b.Refresh(0)
+		x.b.Refresh(64)
+	}
+	require.Equal(t, []uint64{0, 1, 0}, x.b.refreshes, "the first look is already under way")
+	x.turns(100)
+	require.Empty(t, x.b.refreshes)
+	require.False(t, x.b.looking)
+}
