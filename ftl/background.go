@@ -431,12 +431,12 @@ func (d *Device) progressForUsers(n int) {
 // noSpaceLeft is called when the log has no chunk to write to. Usually one is
 // being opened or emptied. When the base device has no room, or the cache none
 // for a checkpoint, nothing will be emptied until somebody makes some: users are
-// told.
+// told. While it is being tried again nobody knows: what waits goes on waiting.
 func (d *Device) noSpaceLeft() {
 	if d.log_.cur.next == nil && d.freeChunks.n == 0 && d.chunks[segQuarantine] > 0 {
 		d.stats.NoChunk++
 	}
-	full := isNoSpace(d.baseErr) || isNoSpace(d.ckpt.failErr)
+	full := isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr) && !d.ckpt.active
 	if !full || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > 0 {
 		return
 	}

@@ -510,6 +510,9 @@ func (m *mover) writeFailed(err error) {
 	}
 }
 
+// trying says whether moves are under way that no error has stopped.
+func (m *mover) trying() bool { return !m.blocked && m.under > 0 }
+
 // finish ends the op and lets its drain, and whoever waits for progress, go on.
 func (op *moveOp) finish() {
 	m, dr := op.m, op.d

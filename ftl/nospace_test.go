@@ -7,7 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"goftl/bdev"
 	"goftl/bdev/errinj"
+	"goftl/ftl/layout"
 )
 
 // onlyErr requires that some requests failed, all of them with want.
@@ -191,6 +193,31 @@ func TestNoSpaceOnBase(t *testing.T) {
 		b.load()
 		b.good()
 		b.check()
+		b.stop(false)
+	})
+}
+
+// TestSpaceForACheckpointAgain: a checkpoint found no space. Users who wait for
+// the chunks that the next one frees are not told that there is none while it is
+// being written.
+func TestSpaceForACheckpointAgain(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(300)
+		from, to := b.region(layout.RegionL2PDir).Offset, b.region(layout.RegionL2PDir1B)
+		full := b.fault(onCache, errinj.Rule{
+			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to.Offset + to.Blocks,
+		})
+		onlyErr(t, b.churn(600, 8, 8), unix.ENOSPC)
+		require.NotZero(t, b.stats().CkptAborted)
+		full.Remove()
+		b.fault(onBase, errinj.Rule{Action: errinj.Delay, Delay: 20 * time.Millisecond, Ops: bdev.Ops(bdev.OpFlush)})
+		b.until("next checkpoint", func() bool { return b.d.ckpt.active })
+		require.Empty(t, b.churn(600, 8, 8))
+		b.heal()
+		b.settleAll()
+		b.good()
 		b.stop(false)
 	})
 }
