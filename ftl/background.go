@@ -132,9 +132,22 @@ func (d *Device) checkStuck() {
 	switch {
 	case d.gc.waiting != nil && d.freeBands.n == 0:
 		d.fail(HealthReadOnly, "failed writes left no band to move data to", unix.ENOSPC)
+	case d.noBandToWin() && !l.desperate:
+		l.desperate, d.rounds = true, 0
+		d.wake()
 	case d.noBandToWin():
 		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
+	case d.noChunkToWin():
+		d.fail(HealthReadOnly, "failed writes left no chunk for a record that has to be written again", unix.ENOSPC)
 	}
+}
+
+// noChunkToWin says whether a record waits to be written again, and all chunks
+// hold records that wait for this one.
+func (d *Device) noChunkToWin() bool {
+	c := &d.compaction
+	return d.log_.rehome != nil && !d.log_.cur.band && d.log_.cur.next == nil && d.freeChunks.n == 0 &&
+		c.rests() && !c.blocked && !d.ckpt.blocked && pickChunk(d) == nil
 }
 
 // noBandToWin says whether a band is needed, there is none, and relocation cannot
@@ -271,14 +284,20 @@ func gcWanted(d *Device) bool {
 // more where a band ends, and a slot too many there, in write units), is 1/32 of
 // the band or more. While the log has no room, less helps too, but never
 // nothing: relocation would go round for ever when the device is so full that
-// its aim is out of reach.
+// its aim is out of reach. When nothing surely wins any more, what wins if the
+// moves fall well is tried too; bandEmptied ends that.
 func (d *Device) worthMoving(s *segment) bool {
 	valid := d.valid[s.idx]
-	lost, least := int(valid+record.MaxBlocks-1)/record.MaxBlocks+1, 1
-	if !d.log_.starved {
-		lost, least = lost+1, int(s.body/32)+1
+	records := (valid + record.MaxBlocks - 1) / record.MaxBlocks
+	win := int(s.body-valid) - int((records+1)*s.unit)
+	switch {
+	case d.log_.desperate:
+		return s.roundUp(valid+records) < s.body
+	case d.log_.starved:
+		return win >= 1
+	default:
+		return win-int(s.unit) >= int(s.body/32)+1
 	}
-	return int(s.body-valid)-lost*int(s.unit) >= least
 }
 
 // wearWeight is how much the victim's wear counts: at equal validity and age the

@@ -55,6 +55,36 @@ func TestTransientLogWriteErrors(t *testing.T) {
 	})
 }
 
+// TestAFailedRecordFindsRoom: the first of many records fails when those behind it
+// have filled every other chunk. They wait for it, and it for a chunk: the one
+// that it was taken out of again.
+func TestAFailedRecordFindsRoom(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		from, to := b.chunksOf()
+		hangs := b.fault(onCache, errinj.Rule{Action: errinj.Hang, Ops: writeOps, From: from, To: to, Count: 1})
+		var calls []*call
+		for i := range uint64(40) {
+			calls = append(calls, b.submit(OpWrite, i*20%(b.d.Blocks()-20), 20, false))
+		}
+		b.pass(100 * time.Millisecond)
+		require.Equal(t, uint64(1), hangs.Hits())
+		require.Zero(t, b.d.freeChunks.n)
+		b.inj[onCache].ReleaseHung(unix.EIO)
+		b.drainAll()
+		for _, c := range calls {
+			require.NoError(t, c.req.Err)
+		}
+		require.NotZero(t, b.stats().Rehomed)
+		b.good()
+		b.crashed()
+		b.settleAll()
+		b.check()
+		b.stop(false)
+	})
+}
+
 // TestStickyLogWriteErrors has a range of the cache refuse writes for ever.
 func TestStickyLogWriteErrors(t *testing.T) {
 	eachKind(t, mini, func(t *testing.T, g geometry) {

@@ -18,9 +18,12 @@ import (
 const (
 	// maxRecords bounds the user records under way.
 	maxRecords = 64
-	// fewRecords: with so many under way a record that is not full waits for
-	// company, because an answer will come soon anyway.
-	fewRecords = 4
+	// fewRecords: with so many under way a record waits until it has
+	// enoughBlocks, because an answer will come soon anyway and each costs a
+	// header. It does not wait to be full: that would keep large writes from a
+	// device that could have them already.
+	fewRecords   = 4
+	enoughBlocks = 32
 	// maxTrimBlocks bounds the blocks that one trim record unmaps, so that
 	// its switch takes well under a millisecond.
 	maxTrimBlocks = 64 << 10
@@ -84,6 +87,8 @@ type logState struct {
 	padD    uint64 // D of the last pad
 	credit  int64  // blocks that may be written while space is short
 	starved bool   // what waits has no room; ends with the next record
+	// desperate: nor does relocation know of a band that would surely make some.
+	desperate bool
 
 	// Of write buffers.
 	buffered  uint64 // runs queued so far
@@ -184,7 +189,7 @@ func (d *Device) pack() {
 		return
 	}
 	for l.q.head != nil && l.free != nil {
-		if l.under >= fewRecords && !d.fillsRecord() {
+		if l.under >= fewRecords && !d.enoughWaits() {
 			return
 		}
 		if !d.spaceForUser() {
@@ -212,17 +217,17 @@ func (d *Device) pack() {
 	}
 }
 
-// fillsRecord says whether what waits makes a full record.
-func (d *Device) fillsRecord() bool {
+// enoughWaits says whether what waits is worth a record of its own.
+func (d *Device) enoughWaits() bool {
 	q := &d.log_.q
-	if q.n >= record.MaxBlocks {
+	if q.n >= enoughBlocks {
 		return true
 	}
 	blocks := uint64(0)
-	for r := q.head; r != nil && blocks < record.MaxBlocks; r = r.next {
+	for r := q.head; r != nil && blocks < enoughBlocks; r = r.next {
 		blocks += r.Count - r.off
 	}
-	return blocks >= record.MaxBlocks
+	return blocks >= enoughBlocks
 }
 
 // packData takes blocks from the head of the queue, up to the room of s.
@@ -287,15 +292,13 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
-	d.log_.starved, d.rounds = false, 0
+	d.log_.starved, d.log_.desperate, d.rounds = false, false, 0
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()
 	s.place(&r.w, slots)
 	if r.kind.IsUser() {
 		s.unacked++
-		s.noteU(r.u)
-		s.noteU(max(r.u, r.voidLast))
 	}
 	s.maxG, s.maxD = g, d.durableU
 	if r.kind == record.KindData && s.vss() {
@@ -422,6 +425,11 @@ func recordEffective(w *slotWrite) {
 		d.padDone(r)
 		return
 	}
+	// Only what counts there binds a segment: one that all records were taken
+	// out of again, because writes failed, need not wait for their numbers, nor
+	// may it, because they may be waiting for a free one.
+	w.seg.noteU(r.u)
+	w.seg.noteU(max(r.u, r.voidLast))
 	if !d.log_.failing {
 		d.switchInOrder()
 	}

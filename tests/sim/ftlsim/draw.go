@@ -43,6 +43,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 		kind.Draw(r, p)
 	}
 	drawInside(p)
+	drawHasty(p)
 	if p.Geometry.Zones.Blocks > 0 {
 		p.Lives[len(p.Lives)-1].Fill = false // zones that were lost may have taken the room for it
 	}
@@ -141,6 +142,23 @@ func drawInside(p *Plan) {
 	r := sim.Stream(p.Seed, "inside", 0)
 	for i := range p.Lives {
 		p.Lives[i].Inside = r.IntN(2) == 0 && p.Lives[i].Kill
+	}
+}
+
+// drawHasty has a third of the lives that would end in the middle of their work be stopped there, and half of these stops
+// be cut short. Devices that have come to rest do nothing in a fast stop.
+func drawHasty(p *Plan) {
+	r := sim.Stream(p.Seed, "hasty", 0)
+	for i := range p.Lives {
+		l := &p.Lives[i]
+		if !l.Work.lit() || r.IntN(3) != 0 {
+			continue
+		}
+		l.Hasty = true
+		l.Fast = r.IntN(2) == 0
+		if r.IntN(2) == 0 {
+			l.Stop = drawFuse(r, 150)
+		}
 	}
 }
 

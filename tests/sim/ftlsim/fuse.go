@@ -6,10 +6,19 @@ import "goftl/tests/sim"
 type fuse struct {
 	count func() uint64
 	end   uint64
+	stops bool // the life is not ended where it has burnt, but stopped
 }
 
 // forever is a fuse that does not burn.
 var forever = fuse{end: sim.Forever}
+
+// over is how a phase ends that the fuse has cut short.
+func (f fuse) over() error {
+	if f.stops {
+		return errHasty
+	}
+	return errCrash
+}
 
 // light lights a fuse of the plan.
 func (p *Play) light(f Fuse) fuse {

@@ -108,6 +108,7 @@ type Life struct {
 	Start     Fuse            // when creating or loading is cut short
 	Phases    []Phase         // of load
 	Work      Fuse            // when they are
+	Hasty     bool            // where Work has burnt the device is stopped, with requests under way
 	Stop      Fuse            // when the stop is
 	Fast      bool            // the stop is a fast one
 	Check     bool            // the device checks itself once it has come to rest

@@ -57,6 +57,7 @@ type life struct {
 	events   []event // what is still to happen, in order
 	lost     bool    // a device is lost
 	removals int     // under way
+	quit     func()  // makes the users who are at work submit nothing more
 	fuse     fuse    // ends it in the middle of the next poll that does something, once it has burnt
 	mended   bool    // nothing fails any more
 	filled   bool    // everything was written: everything can be read
@@ -67,6 +68,7 @@ type life struct {
 // Ends of a life that are no failure.
 var (
 	errCrash = errors.New("crash")      // a phase ended because its time was up
+	errHasty = errors.New("stop")       // a phase ended because the device is to be stopped
 	errOver  = errors.New("life ended") // and the disks know it
 
 	errInside = errors.New("crash inside a poll")
@@ -150,7 +152,14 @@ func (p *Play) oneLife(l *Life) error {
 		err = p.verify(forever)
 	}
 	if err == nil {
-		err = p.work(p.light(l.Work))
+		f := p.light(l.Work)
+		f.stops = l.Hasty
+		err = p.work(f)
+	}
+	if errors.Is(err, errHasty) {
+		p.count("stops in the middle of work", 1)
+		p.quit()
+		err = nil
 	}
 	if err == nil {
 		err = p.stop(p.light(l.Stop))
@@ -260,7 +269,7 @@ func (p *Play) check() error {
 
 // phase steps until cond holds, or the fuse has burnt down.
 func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error {
-	inside := p.life.plan.Inside && f.burns()
+	inside := p.life.plan.Inside && f.burns() && !f.stops
 	if inside {
 		p.life.fuse = f
 	}
@@ -275,6 +284,8 @@ func (p *Play) phase(what string, steps uint64, f fuse, cond func() bool) error 
 		return p.fail
 	case err != nil:
 		return fmt.Errorf("%s makes no progress (%d requests open, %v, %v): %w", what, p.open, p.disks[Cache], p.disks[Base], err)
+	case f.burnt() && f.stops:
+		return errHasty
 	case f.burnt():
 		p.count("crash in "+what, 1)
 		p.crashedIn(what)
@@ -383,6 +394,7 @@ func (p *Play) verify(f fuse) error {
 		p: p, r: p.stream("verify", p.life.plan.Seed), found: make(map[uint64]uint64), left: p.dev.Blocks(),
 		acks: p.m.ReadBegins(),
 	}
+	p.life.quit = func() { v.left = 0 }
 	p.life.boot.Thread.Send(func(any) { v.fill() }, nil)
 	if err := p.phase("verification", stepsLoad, f, v.finished); err != nil {
 		return err
@@ -444,7 +456,7 @@ func (p *Play) work(f fuse) error {
 		}
 	}
 	if f.burns() {
-		return errCrash
+		return f.over()
 	}
 	if err := p.mend(); err != nil {
 		return err
@@ -474,6 +486,7 @@ func (p *Play) fillUp() error {
 // load runs one phase of load.
 func (p *Play) load(ph *Phase, f fuse) error {
 	l := p.newLoad(ph)
+	p.life.quit = func() { l.left = 0 }
 	p.life.boot.Thread.Send(runLoad, l)
 	defer l.end()
 	return p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 })
@@ -520,6 +533,18 @@ func (p *Play) settle() error {
 	return p.fail
 }
 
+// quit has users submit nothing more; what they have under way stays so. Writes do not go astray in a stop, and nobody
+// unplugs anything.
+func (p *Play) quit() {
+	p.life.events = nil
+	for _, d := range p.disks {
+		d.SetAim(nil)
+	}
+	if f := p.life.quit; f != nil {
+		f()
+	}
+}
+
 // stop ends the life in order; then the power may fail, or not.
 func (p *Play) stop(f fuse) error {
 	fast := p.life.plan.Fast
@@ -535,6 +560,9 @@ func (p *Play) stop(f fuse) error {
 	p.life.w.Note("process", "stopped", 0, 0, 0, failed)
 	if failed != nil && !p.failing() {
 		return fmt.Errorf("stop: %w", failed)
+	}
+	if p.open != 0 {
+		return fmt.Errorf("stop ended with %d requests unanswered", p.open)
 	}
 	if err := p.leaks(); err != nil {
 		return fmt.Errorf("after a stop with %w: %w", failed, err)
