@@ -129,17 +129,27 @@ func (d *Device) checkStuck() {
 		!d.gc.stalled() || !d.compaction.stalled() || d.oneWillBeFree() {
 		return
 	}
-	switch {
+	switch noBand := d.noBandToWin(); {
 	case d.gc.waiting != nil && d.freeBands.n == 0:
-		d.fail(HealthReadOnly, "failed writes left no band to move data to", unix.ENOSPC)
-	case d.noBandToWin() && !l.desperate:
+		d.giveUpWriting(true, "failed writes left no band to move data to")
+	case noBand && !l.desperate:
 		l.desperate, d.rounds = true, 0
 		d.wake()
-	case d.noBandToWin():
-		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
+	case noBand:
+		d.giveUpWriting(true, "too few bands are left that can be written")
 	case d.noChunkToWin():
-		d.fail(HealthReadOnly, "failed writes left no chunk for a record that has to be written again", unix.ENOSPC)
+		d.giveUpWriting(false, "failed writes left no chunk for a record that has to be written again")
 	}
+}
+
+// giveUpWriting ends the writing, unless there are retired segments to try once
+// more.
+func (d *Device) giveUpWriting(band bool, why string) {
+	if !d.log_.tookBack && d.takeBack(band) {
+		d.log_.tookBack = true
+		return
+	}
+	d.fail(HealthReadOnly, why, unix.ENOSPC)
 }
 
 // noChunkToWin says whether a record waits to be written again, and all chunks
@@ -171,7 +181,8 @@ func (d *Device) Cramped() bool {
 func (d *Device) bandEmptied() {
 	d.rounds++
 	if d.rounds > 4*int(d.lay.Bands) && d.log_.starved && d.health == HealthOK {
-		d.fail(HealthReadOnly, "too few bands are left that can be written", unix.ENOSPC)
+		d.rounds = 0
+		d.giveUpWriting(true, "too few bands are left that can be written")
 	}
 }
 

@@ -59,8 +59,7 @@ func drainLoaded(x *devIO, err error) {
 		err = dr.sum.Check(s.summaryID())
 	}
 	if err == nil {
-		dr.ready = true
-		dr.m.run()
+		dr.begin()
 		return
 	}
 	d.log.Warn("summary unreadable, the segment is scanned", "kind", s.kindName(), "id", s.id, "err", err)
@@ -76,8 +75,15 @@ func drainScanned(arg any, err error) {
 	if err != nil {
 		dr.m.d.log.Error("segment cannot be scanned", "kind", dr.seg.kindName(), "id", dr.seg.id, "err", err)
 	}
+	dr.begin()
+}
+
+// begin starts the walk. It wakes the background, for if no move may start now
+// nothing else would look whether any ever can.
+func (dr *drain) begin() {
 	dr.ready = true
 	dr.m.run()
+	dr.m.d.wake()
 }
 
 // done says whether the walk is over and nothing is under way.

@@ -85,6 +85,29 @@ func TestAFailedRecordFindsRoom(t *testing.T) {
 	})
 }
 
+// TestRetiredSegmentsAreTheLastReserve: what was retired after errors is used
+// again before the device stops taking writes.
+func TestRetiredSegmentsAreTheLastReserve(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fill()
+		b.settleAll()
+		for b.d.freeBands.n > 0 {
+			s := b.d.takeFree(true)
+			s.faults = maxSegmentFaults
+			s.setState(segBad)
+		}
+		require.NotZero(t, b.d.bands[segBad])
+		require.Empty(t, b.churn(1500, 8, 8))
+		require.Zero(t, b.d.bands[segBad])
+		b.good()
+		b.settleAll()
+		b.check()
+		b.stop(false)
+	})
+}
+
 // TestStickyLogWriteErrors has a range of the cache refuse writes for ever.
 func TestStickyLogWriteErrors(t *testing.T) {
 	eachKind(t, mini, func(t *testing.T, g geometry) {

@@ -37,7 +37,7 @@ func TestNoSpaceOnCache(t *testing.T) {
 			full := b.fault(onCache, errinj.Rule{
 				Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to, Prob: []float64{1, 0.5, 0.3}[round],
 			})
-			onlyErr(t, b.churn(40, 8, 8), unix.ENOSPC)
+			onlyErr(t, b.churn(80, 8, 8), unix.ENOSPC)
 			b.mustBe(HealthOK)
 			b.good()
 			full.Remove()

@@ -47,6 +47,7 @@ var segNext = [numSegStates][]segState{
 	segClosing:    {segFull},
 	segFull:       {segQuarantine},
 	segQuarantine: {segFree, segBad},
+	segBad:        {segFree},
 }
 
 // slotWrite is one device write into a segment: a record. It is linked into

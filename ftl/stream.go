@@ -148,6 +148,7 @@ func openDone(arg any, err error) {
 		s.setState(segOpen)
 		d.descFailures = 0
 		t.ready(d)
+		d.wake() // whether something can go on was not asked while it was opened
 		return
 	}
 	d.log.Error("opening a segment failed", "kind", s.kindName(), "id", s.id, "err", err)
@@ -435,6 +436,28 @@ func (d *Device) mayRetire(band bool) bool {
 	per := layout.DataBlocks(d.lay.BandSlots)
 	need := int((d.lay.LBAs+per-1)/per) + layout.ReserveBands
 	return d.bands[segBad] < (int(d.lay.UsableBands)-need)/2
+}
+
+// takeBack makes retired segments free again, and zones whose reset failed, and
+// says whether there were any: when no other is left, those that fail now and
+// then are better than none.
+func (d *Device) takeBack(band bool) (any bool) {
+	for i := range d.segs {
+		s := &d.segs[i]
+		zones := s.zoned() && d.zones.TakeBack(uint64(s.id))
+		if s.state != segBad || s.band != band || !zones && (s.faults < maxSegmentFaults || s.body == 0) {
+			continue
+		}
+		any = true
+		s.faults = 0
+		d.log.Warn("retired segment is used again", "kind", s.kindName(), "id", s.id)
+		s.setState(segFree)
+		d.freeList(band).push(s.idx)
+	}
+	if any {
+		d.wake()
+	}
+	return any
 }
 
 // unpin drops a read's hold on a segment.

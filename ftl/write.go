@@ -89,6 +89,7 @@ type logState struct {
 	starved bool   // what waits has no room; ends with the next record
 	// desperate: nor does relocation know of a band that would surely make some.
 	desperate bool
+	tookBack  bool // retired segments were taken back since
 
 	// Of write buffers.
 	buffered  uint64 // runs queued so far
@@ -292,7 +293,7 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
-	d.log_.starved, d.log_.desperate, d.rounds = false, false, 0
+	d.log_.starved, d.log_.desperate, d.log_.tookBack, d.rounds = false, false, false, 0
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()

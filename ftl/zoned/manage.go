@@ -163,6 +163,18 @@ func (m *manage) oneDone() {
 	m.done(m.arg, err)
 }
 
+// TakeBack has zones of a band that were retired be reset again with the next
+// Reset, and says whether there are any. It is for when no other is left.
+func (b *Base) TakeBack(i uint64) (any bool) {
+	for u := range uint8(b.units) {
+		if z := b.zoneOf(i, u); z.retired {
+			z.retired = false
+			any = any || z.usable()
+		}
+	}
+	return any
+}
+
 // Refresh asks the device for the state of the zone that holds block lba, after
 // an error or when the device says that something changed. Config.Changed is
 // told when the zone takes no writes any more.

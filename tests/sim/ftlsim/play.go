@@ -153,7 +153,8 @@ func (p *Play) oneLife(l *Life) error {
 	}
 	if err == nil {
 		f := p.light(l.Work)
-		f.stops = l.Hasty
+		_, remote := p.t.(Remote) // its clients come back until the server is gone
+		f.stops = l.Hasty && !remote
 		err = p.work(f)
 	}
 	if errors.Is(err, errHasty) {

@@ -293,6 +293,7 @@ func toyPlan(seed uint64) *Plan {
 	for i := range p.Lives {
 		l := &p.Lives[i]
 		l.Faults = [2]sim.Faults{}
+		l.Hasty = false // its stop waits for nobody
 		for k := range l.Phases {
 			l.Phases[k].Ops = min(l.Phases[k].Ops, 60)
 		}
