@@ -18,6 +18,7 @@ func (b *bench) zonedSequential() error {
 	pass := []string{"--rw=write", "--bs=128k", "--iodepth=16", "--size=2GiB"}
 	for _, m := range []struct{ name, spec string }{
 		{"memory", "malloc:3GiB,populate=on"},
+		{"memory that answers in 500 us", "delay:write=500us:malloc:3GiB,populate=on"},
 		{"a file", "file:" + file + ",size=3GiB"},
 	} {
 		zones := "zone:16MiB,units=4:" + m.spec

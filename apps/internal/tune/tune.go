@@ -88,7 +88,7 @@ func (f *Flags) Register(s *pflag.FlagSet) {
 	l := &def.Limits
 	s.Uint64Var(&f.units, "zone-units", 0, "zones that make a band of a new device on a zoned base (default: the base's parallel units)")
 	s.BoolVar(&f.zoneAppend, "zone-append", false, "write zones by append and not at their write pointers")
-	s.StringVar(&f.stripe, "zone-stripe", "", "`SIZE` of what stands side by side in a zone of a new device, up to 4MiB; small ones keep all zones of a band busy, large ones make large writes (default: chosen, 64KiB to 256KiB)")
+	s.StringVar(&f.stripe, "zone-stripe", "", "`SIZE` of what stands side by side in a zone of a new device, up to 4MiB; small ones keep all zones of a band busy, large ones make large writes (default: chosen, 64KiB to 512KiB)")
 	s.StringVar(&f.chunk, "chunk-size", "", "`SIZE` of the chunks of a new device's cache, a power of two (default: chosen, 1MiB to 64MiB)")
 	s.StringVar(&f.band, "band-size", "", "`SIZE` of the bands of a new device, a power of two; zones say it themselves (default: chosen, 2MiB to 256MiB)")
 	s.IntVar(&f.bandPct, "band-threshold", def.BandThresholdPct, "without a cache: `PERCENT` of a band after which the next one is opened ahead of need")
