@@ -92,6 +92,7 @@ type Disk struct {
 	submitted  func()
 	front      uint64
 	frontHits  uint64
+	firstHits  uint64
 
 	bad   map[uint64]badKind
 	last  [recentBlocks]uint64 // blocks written last, in a ring
@@ -156,6 +157,9 @@ func (d *Disk) SetFront(blocks uint64) { d.front = blocks }
 
 // FrontWrites counts the writes that have arrived in the front of the device.
 func (d *Disk) FrontWrites() uint64 { return d.frontHits }
+
+// FirstWrites counts the writes that have arrived at the first block.
+func (d *Disk) FirstWrites() uint64 { return d.firstHits }
 
 // Dirty is the number of blocks that a power loss may change now.
 func (d *Disk) Dirty() int { return len(d.dirty) }

@@ -204,6 +204,9 @@ func (d *Disk) write(q *request) {
 	} else {
 		d.stats.Unmaps++
 	}
+	if q.lba == 0 {
+		d.firstHits++
+	}
 	if q.lba < d.front {
 		d.frontHits++
 	}

@@ -44,6 +44,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	}
 	drawInside(p)
 	drawHasty(p)
+	drawTorn(p)
 	if p.Geometry.Zones.Blocks > 0 {
 		p.Lives[len(p.Lives)-1].Fill = false // zones that were lost may have taken the room for it
 	}
@@ -159,6 +160,26 @@ func drawHasty(p *Plan) {
 		if r.IntN(2) == 0 {
 			l.Stop = drawFuse(r, 150)
 		}
+	}
+}
+
+// drawTorn has the power fail, in some plans, at the last update of the superblock in a clean stop, and then at the first
+// ones of the next life, or the next two. Nothing else is flushed between them: both copies can be lost there, if the
+// repair of the one is not on the medium before the other is written.
+func drawTorn(p *Plan) {
+	r := sim.Stream(p.Seed, "torn", 0)
+	i := r.IntN(len(p.Lives))
+	if r.IntN(8) != 0 || i+1 >= len(p.Lives)-2 {
+		return
+	}
+	l := &p.Lives[i]
+	l.Start, l.Work, l.Hasty, l.Kill, l.Inside, l.Fast = Fuse{}, Fuse{}, false, false, false, false
+	l.Stop = Fuse{After: min(4, 1+r.Uint64N(8)), First: true}
+	for n := range 1 + r.IntN(2) {
+		if l = &p.Lives[i+1+n]; l.Calm {
+			return
+		}
+		l.Start, l.Look, l.Kill, l.Inside = Fuse{After: 1 + r.Uint64N(3), First: true}, false, false, false
 	}
 }
 

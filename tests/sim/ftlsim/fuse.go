@@ -25,6 +25,8 @@ func (p *Play) light(f Fuse) fuse {
 	switch {
 	case !f.lit():
 		return forever
+	case f.First:
+		return lit(p.firstWrites, f.After)
 	case f.Meta:
 		return lit(p.metaWrites, f.After)
 	}
@@ -40,3 +42,7 @@ func (f fuse) burnt() bool { return f.burns() && f.count() >= f.end }
 func (p *Play) boundaries() uint64 { return p.disks[Cache].Boundaries() + p.disks[Base].Boundaries() }
 
 func (p *Play) metaWrites() uint64 { return p.disks[Cache].FrontWrites() + p.disks[Base].FrontWrites() }
+
+func (p *Play) firstWrites() uint64 {
+	return p.disks[Cache].FirstWrites() + p.disks[Base].FirstWrites()
+}

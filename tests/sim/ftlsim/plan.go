@@ -166,6 +166,7 @@ type Full struct {
 // Fuse cuts a phase short.
 type Fuse struct {
 	After uint64 // so many boundaries of IOs after its beginning; 0: never
+	First bool   // so many writes to the first blocks of the devices, where a superblock is
 	Meta  bool   // so many writes of metadata, which are few, but around them most can go wrong
 }
 
