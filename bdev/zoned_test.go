@@ -49,6 +49,18 @@ func newInOrder(t *testing.T) *inOrder {
 	return s
 }
 
+// answerAll answers until none is open any more.
+func (s *strict) answerAll(e *env, open *int) {
+	s.t.Helper()
+	for i := 0; *open > 0; i++ {
+		if i > 1_000_000 {
+			s.t.Fatalf("%d never ended", *open)
+		}
+		e.turn()
+		s.answer()
+	}
+}
+
 func TestIOsKeepToTheirZone(t *testing.T) {
 	e := newEnv(t, nil)
 	s := newInOrder(t)
@@ -115,13 +127,7 @@ func TestWritesReachAZoneInOrder(t *testing.T) {
 					open++
 				}
 			}
-			for i := 0; open > 0; i++ {
-				if i > 100_000 {
-					t.Fatalf("%d never ended", open)
-				}
-				e.turn()
-				s.answer()
-			}
+			s.answerAll(e, &open)
 			for z, wp := range s.wp {
 				if wp != uint64(z+1)*16 {
 					t.Errorf("noMem %d: zone %d is written up to %d", noMem, z, wp)
@@ -181,13 +187,7 @@ func TestWritesOfMorePartsThanThereAreStayInOrder(t *testing.T) {
 		at += n
 		open++
 	}
-	for i := 0; open > 0; i++ {
-		if i > 1_000_000 {
-			t.Fatalf("%d never ended", open)
-		}
-		e.turn()
-		s.answer()
-	}
+	s.answerAll(e, &open)
 	if s.wp[0] != at {
 		t.Fatal(s.wp)
 	}
@@ -231,13 +231,7 @@ func TestMisalignedWritesOfAZoneStayInOrder(t *testing.T) {
 		at += n
 		open++
 	}
-	for i := 0; open > 0; i++ {
-		if i > 100_000 {
-			t.Fatalf("%d never ended", open)
-		}
-		e.turn()
-		s.answer()
-	}
+	s.answerAll(e, &open)
 	if s.wp[0] != at || !bytes.Equal(s.data[:len(want)], want) {
 		t.Fatal("other data than was written", s.wp)
 	}
@@ -264,11 +258,5 @@ func TestManySplitIOs(t *testing.T) {
 		}
 		open++
 	}
-	for i := 0; open > 0 && i < 100_000; i++ {
-		e.turn()
-		s.answer()
-	}
-	if open != 0 {
-		t.Fatalf("%d never ended", open)
-	}
+	s.answerAll(e, &open)
 }

@@ -160,14 +160,7 @@ var tableHidden = []mutant{
 		rule: "14", name: "the clean flag stays set", test: restless,
 		hidden: "A load redoes what it finds behind the checkpoint, whatever the flag says, and covers it by a checkpoint. Where it " +
 			"believes the flag it is found.",
-		edits: []edit{{"ftl/startup.go", `
-		nsb := d.sb
-		nsb.Clean = false
-		nsb.Inc++
-`, `
-		nsb := d.sb
-		nsb.Inc++
-`}},
+		edits: []edit{staysClean},
 	},
 	{
 		rule: "18", name: "records that the checkpoint covers are redone", test: crashes,

@@ -1,5 +1,15 @@
 package main
 
+// staysClean leaves the flag of a clean stop on the medium when the next life begins.
+var staysClean = edit{"ftl/startup.go", `
+		nsb := d.sb
+		nsb.Clean = false
+		nsb.Inc++
+`, `
+		nsb := d.sb
+		nsb.Inc++
+`}
+
 // Rules 13 to 21: recovery, stopping, shared memory.
 var tableLife = []mutant{
 	{
@@ -25,14 +35,7 @@ var tableLife = []mutant{
 	if d.sb.Clean && d.redoTo == d.sb.CU {
 `, `
 	if d.sb.Clean {
-`}, {"ftl/startup.go", `
-		nsb := d.sb
-		nsb.Clean = false
-		nsb.Inc++
-`, `
-		nsb := d.sb
-		nsb.Inc++
-`}},
+`}, staysClean},
 	},
 	{
 		rule: "15", name: "segments found open are closed before recovery's checkpoint", test: restless,
