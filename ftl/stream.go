@@ -441,23 +441,26 @@ func (d *Device) mayRetire(band bool) bool {
 // takeBack makes retired segments free again, and zones whose reset failed, and
 // says whether there were any: when no other is left, those that fail now and
 // then are better than none.
-func (d *Device) takeBack(band bool) (any bool) {
+func (d *Device) takeBack(band bool) (found bool) {
 	for i := range d.segs {
 		s := &d.segs[i]
-		zones := s.zoned() && d.zones.TakeBack(uint64(s.id))
-		if s.state != segBad || s.band != band || !zones && (s.faults < maxSegmentFaults || s.body == 0) {
+		if s.band != band {
 			continue
 		}
-		any = true
+		zones := s.zoned() && d.zones.TakeBack(uint64(s.id))
+		if s.state != segBad || !zones && (s.faults < maxSegmentFaults || s.body == 0) {
+			continue
+		}
+		found = true
 		s.faults = 0
 		d.log.Warn("retired segment is used again", "kind", s.kindName(), "id", s.id)
 		s.setState(segFree)
 		d.freeList(band).push(s.idx)
 	}
-	if any {
+	if found {
 		d.wake()
 	}
-	return any
+	return found
 }
 
 // unpin drops a read's hold on a segment.

@@ -165,14 +165,14 @@ func (m *manage) oneDone() {
 
 // TakeBack has zones of a band that were retired be reset again with the next
 // Reset, and says whether there are any. It is for when no other is left.
-func (b *Base) TakeBack(i uint64) (any bool) {
+func (b *Base) TakeBack(i uint64) (found bool) {
 	for u := range uint8(b.units) {
 		if z := b.zoneOf(i, u); z.retired {
 			z.retired = false
-			any = any || z.usable()
+			found = found || z.usable()
 		}
 	}
-	return any
+	return found
 }
 
 // Refresh asks the device for the state of the zone that holds block lba, after

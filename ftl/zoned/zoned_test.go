@@ -533,3 +533,34 @@ func TestAZoneIsLookedAtOnce(t *testing.T) {
 	require.Empty(t, x.b.refreshes)
 	require.False(t, x.b.looking)
 }
+
+// TestRetiredZonesAreTakenBack: zones whose reset failed are left alone until they
+// are asked for again; those that are offline stay away.
+func TestRetiredZonesAreTakenBack(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2, Offline: []uint64{3}}, 64, false)
+	reset := func(band uint64) error {
+		return x.result(func(done func(any, error)) { x.b.Reset(band, done, nil) })
+	}
+	write := func(band uint64, units int) {
+		n := units * int(x.b.Stripe())
+		x.wait(func(done func(any, error)) { x.b.Write([][]byte{fill(n, 1)}, x.addr(band, 0), uint64(n), done, nil) })
+	}
+	require.NoError(t, reset(0))
+	require.NoError(t, reset(1))
+	whole, half := x.b.Slots(0), x.b.Slots(1)
+	write(0, 2)
+	write(1, 1)
+	refused, err := x.top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneReset), Action: errinj.Fail})
+	require.NoError(t, err)
+	require.ErrorIs(t, reset(0), ErrNoZone)
+	require.ErrorIs(t, reset(1), ErrNoZone)
+	refused.Remove()
+	require.ErrorIs(t, reset(0), ErrNoZone, "they are not tried by themselves")
+	require.True(t, x.b.TakeBack(0))
+	require.True(t, x.b.TakeBack(1))
+	require.False(t, x.b.TakeBack(0))
+	require.NoError(t, reset(0))
+	require.NoError(t, reset(1))
+	require.Equal(t, whole, x.b.Slots(0))
+	require.Equal(t, half, x.b.Slots(1))
+}
