@@ -510,6 +510,14 @@ func (m *mover) writeFailed(err error) {
 	}
 }
 
+// noBand backs off when no band could be opened for want of space: users must
+// not wait for moves that may not happen for long.
+func (m *mover) noBand(err error) {
+	m.d.baseErr = err
+	m.blocked = true
+	m.d.wake()
+}
+
 // trying says whether moves are under way that no error has stopped.
 func (m *mover) trying() bool { return !m.blocked && m.under > 0 }
 

@@ -222,6 +222,34 @@ func TestSpaceForACheckpointAgain(t *testing.T) {
 	})
 }
 
+// TestNoSpaceForBands: no band can be opened, because their descriptors cannot be
+// written. Users are told when the chunks run out, and do not wait.
+func TestNoSpaceForBands(t *testing.T) {
+	eachKind(t, mini, func(t *testing.T, g geometry) {
+		b := newBed(t, g)
+		b.create()
+		b.fillTo(300)
+		from, to := b.region(layout.RegionBandMD), b.region(layout.RegionBandMDMirror)
+		full := b.fault(onCache, errinj.Rule{
+			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: min(from.Offset, to.Offset), To: max(from.End(), to.End()),
+		})
+		onlyErr(t, b.churn(900, 8, 8), unix.ENOSPC)
+		for range 5 {
+			b.pass(200 * time.Millisecond)
+			b.churn(5, 4, 2)
+		}
+		b.mustBe(HealthOK)
+		b.good()
+		full.Remove()
+		b.pass(200 * time.Millisecond)
+		require.Empty(t, b.churn(600, 8, 8))
+		b.good()
+		b.settleAll()
+		b.check()
+		b.stop(false)
+	})
+}
+
 // TestNoSpaceOnBaseThenStop: a device whose moves wait for space stops.
 func TestNoSpaceOnBaseThenStop(t *testing.T) {
 	g := mini

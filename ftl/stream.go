@@ -157,8 +157,15 @@ func openDone(arg any, err error) {
 	if isNoSpace(err) {
 		// A full host file system is not a broken one: users are told, and it
 		// is tried again for as long as it takes.
-		if t == &d.log_.cur && t.cur == nil {
-			d.refuseWrites()
+		switch t {
+		case &d.log_.cur:
+			if t.cur == nil {
+				d.refuseWrites()
+			}
+		case &d.compaction.stream:
+			d.compaction.noBand(err)
+		case &d.gc.stream:
+			d.gc.noBand(err)
 		}
 	} else {
 		d.descFailures++
