@@ -180,10 +180,31 @@ func (d *Device) Cramped() bool {
 // to win: so many zones have failed that what is valid hardly fits any more.
 func (d *Device) bandEmptied() {
 	d.rounds++
-	if d.rounds > 4*int(d.lay.Bands) && d.log_.starved && d.health == HealthOK {
-		d.rounds = 0
+	if d.rounds <= 4*int(d.lay.Bands) || !d.log_.starved || d.health != HealthOK {
+		return
+	}
+	d.rounds = 0
+	if !d.lend() {
 		d.giveUpWriting(true, "too few bands are left that can be written")
 	}
+}
+
+// lend lets those write who wait for relocation to win space, if there is a band
+// that they may have. It says whether there is: they get it only once until a
+// user's record was written.
+func (d *Device) lend() bool {
+	t, credit := &d.log_.cur, &d.log_.credit
+	if !t.band {
+		t, credit = &d.compaction.stream, &d.compaction.credit
+	}
+	if d.log_.lent || d.freeBands.n <= t.reserve {
+		return false
+	}
+	d.log_.lent = true
+	*credit = max(*credit, int64(d.lay.BandSlots))
+	d.wake()
+	d.wakeUser()
+	return true
 }
 
 // oneWillBeFree says whether a segment is on its way to a state in which others
@@ -416,7 +437,7 @@ func (d *Device) starve() {
 func (d *Device) paid(slots uint32) {
 	if d.lay.NoCache {
 		if d.lim.userShare(d.freeBands.n) < 100 {
-			d.log_.credit -= int64(slots)
+			d.log_.credit = max(d.log_.credit-int64(slots), -int64(d.lay.BandSlots))
 		}
 		return
 	}

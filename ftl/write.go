@@ -90,6 +90,7 @@ type logState struct {
 	// desperate: nor does relocation know of a band that would surely make some.
 	desperate bool
 	tookBack  bool // retired segments were taken back since
+	lent      bool // bands beyond the reserve were lent since
 
 	// Of write buffers.
 	buffered  uint64 // runs queued so far
@@ -97,6 +98,11 @@ type logState struct {
 	givenUp   uint64 // blocks given up and not reported
 	lossErr   error  // why blocks were given up
 	stopSince int64  // a stop tries since then to write what there was no space for
+}
+
+// recovers books that a record could be written: there is room.
+func (l *logState) recovers() {
+	l.starved, l.desperate, l.tookBack, l.lent = false, false, false, false
 }
 
 // push queues a request for the log.
@@ -293,7 +299,8 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
-	d.log_.starved, d.log_.desperate, d.log_.tookBack, d.rounds = false, false, false, 0
+	d.log_.recovers()
+	d.rounds = 0
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()

@@ -179,9 +179,13 @@ func zonesRetried(arg any, err error) {
 // that are not in use: the device counts them against its limits.
 func (d *Device) settleZones(done func(d *Device, err error)) {
 	left := 1
-	finished := func(arg any, _ error) {
+	finished := func(arg any, err error) {
+		d := arg.(*Device)
+		if err != nil {
+			d.retryLater() // they count as open until it works
+		}
 		if left--; left == 0 {
-			done(arg.(*Device), nil)
+			done(d, nil)
 		}
 	}
 	emptied := func(arg any, err error) {

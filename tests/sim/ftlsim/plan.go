@@ -65,7 +65,8 @@ func (g *Geometry) CacheBlocks() uint64 {
 // BaseBlocks is the size of the base.
 func (g *Geometry) BaseBlocks() uint64 {
 	if z := &g.Zones; z.Blocks > 0 {
-		zones := (z.Conv + g.Bands*z.Units + z.Units - 1) / z.Units * z.Units // the device cuts off what is no whole group
+		// The device cuts off what is no whole group.
+		zones := (z.Conv + g.Bands*z.Units + z.Units - 1) / z.Units * z.Units
 		return zones*(z.Blocks+2) + zones*z.Blocks/64 + 64 // with the tables that the zones keep
 	}
 	n := g.Bands*g.BandBlocks + 256 + g.BaseRest

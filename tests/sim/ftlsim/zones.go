@@ -70,6 +70,16 @@ func (g *Geometry) spare(n uint64) {
 	}
 }
 
+// padding is how many bands write units cost when each band is of two records, which lose almost a unit each. That is
+// much in bands as small as these.
+func (g *Geometry) padding() uint64 {
+	z := &g.Zones
+	if z.WriteUnit < 2 {
+		return 0
+	}
+	return g.Bands * 2 * uint64(z.WriteUnit) / (z.Capacity * z.Units)
+}
+
 // convZones is how many conventional zones the metadata takes.
 func (g *Geometry) convZones() uint64 {
 	if !g.Alone {
@@ -105,7 +115,7 @@ func drawBases(r *sim.Rand, p *Plan) {
 				l.FailReset = uint64(r.Skewed(40))
 			}
 		}
-		g.spare(uint64(max(0, turns-zonesToLose) + max(0, fails-zonesToLose)))
+		g.spare(uint64(max(0, turns-zonesToLose)+max(0, fails-zonesToLose)) + g.padding())
 	}
 	for i := range p.Lives {
 		p.Lives[i].Faults = [2]sim.Faults{{NoMem: p.Lives[i].Faults[0].NoMem}, {NoMem: p.Lives[i].Faults[1].NoMem}}
