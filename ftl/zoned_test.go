@@ -258,11 +258,7 @@ func TestStopWhileZonesAreRetried(t *testing.T) {
 		for _, answer := range []error{nil, unix.EIO} {
 			t.Run(fmt.Sprintf("fast %v, %v", fast, answer), func(t *testing.T) {
 				b := newBed(t, zonedTiny(tiny))
-				dev, err := errinj.Create(b.mgr, b.th, errinj.Options{Name: "top", Base: "zones"})
-				require.NoError(t, err)
-				top := dev.Driver().(*errinj.Driver)
-				b.cfg.Base = "top"
-				b.rest = len(b.th.Stats().Channels)
+				top := b.faultyZones()
 				b.create()
 				b.fill()
 				refused, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail})
@@ -289,6 +285,40 @@ func TestStopWhileZonesAreRetried(t *testing.T) {
 			})
 		}
 	}
+}
+
+// faultyZones puts a device that injects errors between the zones and the FTL.
+func (b *bed) faultyZones() *errinj.Driver {
+	b.t.Helper()
+	dev, err := errinj.Create(b.mgr, b.th, errinj.Options{Name: "top", Base: "zones"})
+	require.NoError(b.t, err)
+	b.cfg.Base = "top"
+	b.rest = len(b.th.Stats().Channels)
+	return dev.Driver().(*errinj.Driver)
+}
+
+// TestZonesThatALoadCannotFinish: zones that a life left open are finished by the
+// next load. Those for which that fails count as open; it is tried again, and
+// writes go on.
+func TestZonesThatALoadCannotFinish(t *testing.T) {
+	g := zonedTiny(tiny)
+	z := *g.zones
+	z.MaxOpen, z.MaxActive = 4, 4
+	g.zones = &z
+	g.noCache, g.cache = true, 512
+	b := newBed(t, g)
+	top := b.faultyZones()
+	b.create()
+	b.fillTo(30)
+	refused, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail})
+	require.NoError(t, err)
+	b.d.Stop(false, func(error) {})
+	b.until("stop", func() bool { return len(b.th.Stats().Channels) <= b.rest })
+	b.load()
+	require.False(t, b.d.zones.MayWrite(1), "there is no room for users and relocation")
+	refused.Remove()
+	require.Empty(t, b.churn(300, 6, 8))
+	b.good()
 }
 
 // TestZonedWriteErrors: a write that fails seals its band; nothing is lost.
