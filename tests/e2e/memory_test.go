@@ -62,7 +62,7 @@ func TestMemory(t *testing.T) {
 	t.Logf("%s: %.1f MiB taken, %.1f planned; %s: %.1f MiB taken, %.1f planned and up to %.1f of checksums",
 		little, small, smallPlan, much, big, plan, checksums)
 	grown, promised := big-small, plan-smallPlan
-	require.Greater(t, grown, 0.85*promised) // some is for loads that are not this one
+	require.Greater(t, grown, 0.9*promised)
 	require.Less(t, grown, 1.1*(promised+checksums))
 }
 
