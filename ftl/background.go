@@ -482,13 +482,14 @@ func (d *Device) progressForUsers(n int) {
 // noSpaceLeft is called when the log has no chunk to write to. Usually one is
 // being opened or emptied. When the base device has no room, or the cache none
 // for a checkpoint, nothing will be emptied until somebody makes some: users are
-// told. While it is being tried again nobody knows: what waits goes on waiting.
+// told. While it is being tried again, or a checkpoint is under way that may free
+// chunks, nobody knows: what waits goes on waiting.
 func (d *Device) noSpaceLeft() {
 	if d.log_.cur.next == nil && d.freeChunks.n == 0 && d.chunks[segQuarantine] > 0 {
 		d.stats.NoChunk++
 	}
-	full := isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr) && !d.ckpt.active
-	if !full || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > 0 {
+	full := isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr)
+	if !full || d.ckpt.active || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > 0 {
 		return
 	}
 	d.refuseWrites()
