@@ -350,7 +350,7 @@ func TestBufferedNoSpace(t *testing.T) {
 			if dev == onCache {
 				from, to = b.chunksOf()
 			}
-			full := b.fault(dev, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to})
+			full := b.full(dev, from, to)
 			if dev == onBase {
 				b.churn(400, 8, 8) // until no chunk is left
 			}
@@ -407,7 +407,7 @@ func TestBufferedNoSpaceThenStop(t *testing.T) {
 			b.fillTo(100)
 			b.sync()
 			from, to := b.chunksOf()
-			full := b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to})
+			full := b.full(onCache, from, to)
 			c := b.open()
 			w := b.on(c, OpWrite, 7, 3)
 			b.until("answer", func() bool { return w.done })
@@ -447,7 +447,7 @@ func TestBufferedNoSpaceOnBaseThenStop(t *testing.T) {
 		b.create()
 		b.fillTo(200)
 		b.sync()
-		full := b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: b.geo.base})
+		full := b.full(onBase, 1, b.geo.base)
 		onlyErr(t, b.churn(400, 8, 8), unix.ENOSPC)
 		require.NotZero(t, b.stats().Buffered)
 		require.ErrorIs(t, b.halted(fast), unix.ENOSPC)

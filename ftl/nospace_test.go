@@ -21,6 +21,11 @@ func onlyErr(t *testing.T, failed map[error]int, want error) {
 	}
 }
 
+// full has writes to blocks [from, to) of a device find no space.
+func (b *bed) full(dev int, from, to uint64) *errinj.Active {
+	return b.fault(dev, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to})
+}
+
 // TestNoSpaceOnCache: the file system under the cache is full. Users get
 // ENOSPC and the old content; after space was made writing goes on. A crash at
 // any moment, before and after, is survived.
@@ -114,7 +119,7 @@ func TestNoSpaceThenStop(t *testing.T) {
 			b.create()
 			b.fillTo(100)
 			from, to := b.chunksOf()
-			b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to})
+			b.full(onCache, from, to)
 			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
 			b.pass(100 * time.Millisecond)
 			onlyErr(t, b.churn(20, 8, 8), unix.ENOSPC)
@@ -141,7 +146,7 @@ func TestNoSpaceForEverything(t *testing.T) {
 		b := newBed(t, g)
 		b.create()
 		b.fillTo(400)
-		full := b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.cache})
+		full := b.full(onCache, 1, g.cache)
 		for range 8 {
 			onlyErr(t, b.churn(10, 8, 8), unix.ENOSPC)
 			b.pass(300 * time.Millisecond)
@@ -171,7 +176,7 @@ func TestNoSpaceOnBase(t *testing.T) {
 		b := newBed(t, g)
 		b.create()
 		b.fillTo(300)
-		full := b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.base})
+		full := b.full(onBase, 1, g.base)
 		failed := b.churn(600, 8, 8)
 		onlyErr(t, failed, unix.ENOSPC)
 		for range 20 {
@@ -205,10 +210,7 @@ func TestSpaceForACheckpointAgain(t *testing.T) {
 		b := newBed(t, g)
 		b.create()
 		b.fillTo(300)
-		from, to := b.region(layout.RegionL2PDir).Offset, b.region(layout.RegionL2PDir1B)
-		full := b.fault(onCache, errinj.Rule{
-			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: from, To: to.Offset + to.Blocks,
-		})
+		full := b.full(onCache, b.region(layout.RegionL2PDir).Offset, b.region(layout.RegionL2PDir1B).End())
 		onlyErr(t, b.churn(600, 8, 8), unix.ENOSPC)
 		require.NotZero(t, b.stats().CkptAborted)
 		full.Remove()
@@ -230,9 +232,7 @@ func TestNoSpaceForBands(t *testing.T) {
 		b.create()
 		b.fillTo(300)
 		from, to := b.region(layout.RegionBandMD), b.region(layout.RegionBandMDMirror)
-		full := b.fault(onCache, errinj.Rule{
-			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: min(from.Offset, to.Offset), To: max(from.End(), to.End()),
-		})
+		full := b.full(onCache, min(from.Offset, to.Offset), max(from.End(), to.End()))
 		onlyErr(t, b.churn(900, 8, 8), unix.ENOSPC)
 		for range 5 {
 			b.pass(200 * time.Millisecond)
@@ -259,7 +259,7 @@ func TestNoSpaceOnBaseThenStop(t *testing.T) {
 			b := newBed(t, g)
 			b.create()
 			b.fillTo(300)
-			b.fault(onBase, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: 1, To: g.base})
+			b.full(onBase, 1, g.base)
 			onlyErr(t, b.churn(600, 8, 8), unix.ENOSPC)
 			b.pass(70 * time.Millisecond)
 			require.NoError(t, b.halted(fast))

@@ -53,6 +53,7 @@ func States() []State {
 		{"crash while the clean flag is cleared", everywhere(3000)},
 		{"crash in a clean stop", everywhere(200)},
 		{"crash in a fast stop", in("plain faults", 1000)},
+		{"stops in the middle of work", everywhere(100)},
 		{"crash in a stop's checkpoint", everywhere(2000)},
 		{"crash while marked clean", everywhere(5000)},
 		{"crash in rest", everywhere(2000)},

@@ -1,5 +1,15 @@
 package main
 
+// summaryUnflushed writes the FULL descriptor without a flush behind the summary.
+var summaryUnflushed = edit{"ftl/stream.go", `
+		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
+		s.io.call(closeStep, s)
+	case closeSummaryFlush:
+`, `
+		closeStep(&s.io, nil)
+	case closeSummaryFlush:
+`}
+
 // Rules 4 to 8: records, their order, what durable means, how segments are closed, how blocks are moved.
 var tableLog = []mutant{
 	{
@@ -135,14 +145,7 @@ var tableLog = []mutant{
 	{
 		rule: "7", name: "FULL written before the summary is durable, and the generation in a summary is not compared", test: crashes,
 		edits: []edit{
-			{"ftl/stream.go", `
-		s.io.prepare(s.dev, bdev.OpFlush, nil, nil, 0, 0, s.mdSource())
-		s.io.call(closeStep, s)
-	case closeSummaryFlush:
-`, `
-		closeStep(&s.io, nil)
-	case closeSummaryFlush:
-`},
+			summaryUnflushed,
 			{"ftl/record/summary.go", ` || le.Uint32(b[44:]) != id.Gen ||`, ` ||`},
 		},
 	},
