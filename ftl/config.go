@@ -139,6 +139,11 @@ type Config struct {
 	// AcceptLoss lets a device take writes again although user records that
 	// were durable, or pages of the mapping, cannot be read.
 	AcceptLoss bool
+	// RewriteSuperblock gives leave to write the superblock of a device anew
+	// where it is blank (ErrHalfBlank) or foreign (superblock.ErrForeign), from
+	// the whole copy of the other device. Without it a start refuses such
+	// devices, because one of them may be the wrong one.
+	RewriteSuperblock bool
 	// NoVerify switches off the verification of data checksums on reads.
 	NoVerify bool
 	// ShmDir is where the mapping is kept in shared memory, so that a restart

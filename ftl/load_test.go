@@ -1,6 +1,7 @@
 package ftl
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"strings"
@@ -100,6 +101,43 @@ func superblocks(t *testing.T, tw *bed, c, m string) {
 		tw.load()
 		tw.good()
 		tw.end()
+	}
+}
+
+// TestSuperblockWithLeave: a superblock that is blank or somebody else's data is refused, and nothing is written; with
+// leave it is written anew from the other device, which is not needed twice.
+func TestSuperblockWithLeave(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		b := written(t, mini, clean)
+		for dev, device := range []string{"cache", "base"} {
+			for what, refused := range map[string]error{"foreign": superblock.ErrForeign, "blank": ErrHalfBlank} {
+				t.Run(fmt.Sprintf("clean=%v,%s %s", clean, what, device), func(t *testing.T) {
+					b.t = t
+					tw := b.image()
+					tw.zero(dev, 0, 1)
+					if what == "foreign" {
+						copy(tw.mem[dev].Data()[1000:], "somebody's partition table")
+					}
+					before := bytes.Clone(tw.mem[dev].Data()[:4096])
+					err := tw.start(tw.cfg)
+					require.ErrorIs(t, err, refused)
+					require.ErrorContains(t, err, tw.cfg.UUID.String(), "it says to which device the other belongs")
+					require.Equal(t, before, tw.mem[dev].Data()[:4096])
+					tw.noChannels()
+
+					cfg := tw.cfg
+					cfg.RewriteSuperblock = true
+					require.NoError(t, tw.start(cfg))
+					tw.good()
+					tw.stop(false)
+					tw.heal()
+					tw.rotSB(1 - dev)
+					tw.load()
+					tw.good()
+					tw.end()
+				})
+			}
+		}
 	}
 }
 

@@ -185,9 +185,10 @@ func sbRead(x *devIO, err error) {
 
 // chooseSuperblock takes the newer whole copy of the two that were read.
 func (d *Device) chooseSuperblock() (*superblock.Choice, error) {
+	leave := d.cfg.RewriteSuperblock
 	c, err := superblock.Choose(
-		superblock.Copy{Device: d.meta.name(), Blocks: d.meta.info.Blocks, Block: d.sbw.buf, Err: d.sbErrs[0]},
-		superblock.Copy{Device: d.base.name(), Blocks: d.base.info.Blocks, Block: d.sbw.buf2, Err: d.sbErrs[1]},
+		superblock.Copy{Device: d.meta.name(), Blocks: d.meta.info.Blocks, Block: d.sbw.buf, Err: d.sbErrs[0], Overwrite: leave},
+		superblock.Copy{Device: d.base.name(), Blocks: d.base.info.Blocks, Block: d.sbw.buf2, Err: d.sbErrs[1], Overwrite: leave},
 		d.cfg.UUID)
 	if d.meta == &d.base && errors.Is(err, superblock.ErrSwapped) {
 		return nil, d.lacksCache()

@@ -254,7 +254,7 @@ func stepCreateOrLoad(p *process) {
 // refuseBlank says which device is blank although the other belongs to an FTL.
 func (d *Device) refuseBlank(c *superblock.Choice) error {
 	v, other := &d.cache, &d.base
-	if d.mirrorDev() == d.meta {
+	if d.mirrorDev() == d.meta || d.cfg.RewriteSuperblock {
 		return nil // one copy is damaged
 	}
 	switch {

@@ -55,10 +55,10 @@ func Choose(cache, base Copy, want uuid.UUID) (*Choice, error) {
 		return nil, nothing(cerr, berr)
 	}
 	if c.CacheErr = cache.spared(cerr, &base); errors.Is(c.CacheErr, ErrForeign) {
-		return nil, c.CacheErr
+		return nil, fmt.Errorf("%w; %s belongs to %s (%q)", c.CacheErr, base.Device, bsb.UUID, bsb.Name)
 	}
 	if c.BaseErr = base.spared(berr, &cache); errors.Is(c.BaseErr, ErrForeign) {
-		return nil, c.BaseErr
+		return nil, fmt.Errorf("%w; %s belongs to %s (%q)", c.BaseErr, cache.Device, csb.UUID, csb.Name)
 	}
 	c.pick(csb, bsb)
 	if want != uuid.Nil && c.SB.UUID != want {

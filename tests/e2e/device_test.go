@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -244,6 +245,29 @@ func TestRottenSuperblock(t *testing.T) {
 			_, err := superblock.Decode(b)
 			require.NoError(t, err, "the copy was to be repaired")
 		})
+	}
+}
+
+// TestRewriteSuperblock writes over the first block of one device. TestBadDevices shows that it is refused; the remedy that
+// the error names brings the device back, whole, and need not be given twice.
+func TestRewriteSuperblock(t *testing.T) {
+	needOurs(t)
+	d := newStopped(t, 4)
+	for _, f := range []string{"cache.img", "base.img"} {
+		for what, spoil := range map[string]func([]byte){"foreign": noise, "blank": func(b []byte) { clear(b) }} {
+			t.Run(what+" "+f, func(t *testing.T) {
+				dir := d.copy(t)
+				edit(t, filepath.Join(dir, f), 0, spoil)
+				out, code := ftlnbd(t, "", "check", "--dir", dir)
+				require.Equal(t, 1, code, out)
+				require.Contains(t, out, "--rewrite-superblock")
+				serveIn(t, dir, "64MiB", "--shm", "off", "--rewrite-superblock").stop()
+				s := serveIn(t, dir, "64MiB", "--shm", "off")
+				require.Equal(t, 1, strings.Count(s.output(), "superblock copy rewritten"), "once is enough")
+				s.stop()
+				s.check()
+			})
+		}
 	}
 }
 

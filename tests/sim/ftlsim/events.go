@@ -123,6 +123,7 @@ func (p *Play) aim() {
 				return 0, false
 			}
 			left--
+			p.strayed = true
 			p.count("write gone astray", 1)
 			if descriptor {
 				p.count("write of a descriptor gone astray", 1)

@@ -9,6 +9,7 @@ import (
 
 	"goftl/ftl"
 	"goftl/ftl/layout"
+	"goftl/ftl/superblock"
 	"goftl/tests/sim/model"
 )
 
@@ -34,6 +35,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		ChunkBlocks: g.ChunkBlocks, BandBlocks: g.BandBlocks, SizeBytes: g.SizeBlocks * model.BlockSize,
 		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
 		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
+		RewriteSuperblock: b.Rewrite,
 	}
 	if g.NoCache {
 		cfg.NoCache = true
@@ -57,6 +59,13 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 	ftl.Start(cfg, func(d *ftl.Device, err error) {
 		if create && !b.Force && b.Tried && (errors.Is(err, ftl.ErrExists) || errors.Is(err, ftl.ErrNotEmpty)) {
 			FTL{}.startAgain(b, err, done)
+			return
+		}
+		if b.Strayed && !b.Rewrite && errors.Is(err, superblock.ErrForeign) {
+			// A superblock was hit. A person knows that it is the right device, and gives leave.
+			b.Rewrite = true
+			b.Count("superblock rewritten with leave", 1)
+			FTL{}.Start(b, create, done)
 			return
 		}
 		if err != nil {

@@ -38,6 +38,7 @@ type Play struct {
 
 	known    Device // one of an earlier life, which knows where what lies
 	lossy    bool   // the last start reported a loss
+	strayed  bool   // a write has gone astray
 	powered  bool   // the last life ended by a power loss
 	clean    bool   // the last life ended by a clean stop
 	stopped  bool   // ... or by any that had nothing to report: what was answered is on the disks
@@ -198,7 +199,7 @@ func (p *Play) boot(l *Life) error {
 	if p.plan.Config.Shm {
 		b.ShmDir = p.shmDir
 	}
-	b.AcceptLoss = p.lossy
+	b.AcceptLoss, b.Strayed = p.lossy, p.strayed
 	p.life = &life{plan: l, fuse: forever, r: p.stream("life", l.Seed), w: w, boot: b, mem: iobuf.InUse()}
 	// The last records of a log that was cut off in the middle of its work may rot like torn ones, and nobody can tell;
 	// once it was idle, a later record says what was durable.

@@ -83,10 +83,14 @@ type Boot struct {
 	ReadOnly bool
 	// AcceptLoss lets the device take writes again although it has lost what was durable.
 	AcceptLoss bool
-	Life       int
-	Tried      bool // making the device was begun in an earlier life
-	Spoilt     bool // a power loss has left something that nobody wrote
-	Force      bool // the device is made whatever stands there
+	// Rewrite has the superblock of a device written anew where something else stands in its place. Strayed says that this
+	// may be: writes have gone astray.
+	Rewrite, Strayed bool
+
+	Life   int
+	Tried  bool // making the device was begun in an earlier life
+	Spoilt bool // a power loss has left something that nobody wrote
+	Force  bool // the device is made whatever stands there
 	// Count adds to a counter of the run.
 	Count func(name string, n uint64)
 	Calm  bool // nothing fails in this life

@@ -14,6 +14,7 @@ import (
 	"goftl/apps/internal/tune"
 	"goftl/bdev/spec"
 	"goftl/ftl"
+	"goftl/ftl/superblock"
 )
 
 // Exit codes, as --help says.
@@ -220,6 +221,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w (another ftlnbd has the device open: stop it first)", err)
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w (check the owner and the mode of the files)", err)
+	case errors.Is(err, ftl.ErrHalfBlank), errors.Is(err, superblock.ErrForeign):
+		return fmt.Errorf("%w (nothing was changed; if it is the right device and only its first block was written over, serve it once with --rewrite-superblock)", err)
 	}
 	return err
 }

@@ -32,6 +32,7 @@ type serveFlags struct {
 	mode       string
 	readOnly   bool
 	acceptLoss bool
+	rewriteSB  bool
 	noVerify   bool
 	fastStop   bool
 }
@@ -76,6 +77,7 @@ func (a *app) serve() *cobra.Command {
 	fl.StringVar(&f.mode, "mode", "adaptive", "when the device's thread sleeps: adaptive, interrupt (never spins) or poll (never sleeps)")
 	fl.BoolVar(&f.readOnly, "read-only", false, "serve an existing device without writing anything to it")
 	fl.BoolVar(&f.acceptLoss, "accept-loss", false, "take writes again although records that were durable cannot be read")
+	fl.BoolVar(&f.rewriteSB, "rewrite-superblock", false, "where something else wrote over the first block of one device, write the superblock anew from the other device's copy")
 	fl.BoolVar(&f.noVerify, "no-verify", false, "do not verify checksums on reads (for measuring only)")
 	fl.BoolVar(&f.fastStop, "fast-stop", false, "stop without a checkpoint; the next start uses shared memory or replays the log")
 	return c
@@ -121,7 +123,7 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 	remember, forget := a.remember(c)
 	st, err := stack.Open(stack.Options{
 		Place: a.place, Config: a.config, Remember: remember, Forget: forget, Name: f.export, Create: !f.readOnly, ReadOnly: f.readOnly, AcceptLoss: f.acceptLoss,
-		NoVerify: f.noVerify, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
+		RewriteSuperblock: f.rewriteSB, NoVerify: f.noVerify, Shm: f.shm, CPU: f.cpu, Mode: mode, Logger: log, Progress: bar.update,
 		OnHealth: func(h ftl.Health, err error) {
 			log.Error("the device serves less now", "health", h.String(), "err", err)
 		},

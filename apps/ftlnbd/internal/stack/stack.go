@@ -29,13 +29,15 @@ type Options struct {
 	Create     bool       // make the device when there is none
 	ReadOnly   bool
 	AcceptLoss bool
-	NoVerify   bool
-	Shm        string // "", "auto", "off" or a directory
-	CPU        int    // of the reactor; -1: any
-	Mode       reactor.Mode
-	Logger     *slog.Logger
-	Progress   func(phase string, done, total uint64)
-	OnHealth   func(h ftl.Health, err error)
+	// RewriteSuperblock: see ftl.Config.
+	RewriteSuperblock bool
+	NoVerify          bool
+	Shm               string // "", "auto", "off" or a directory
+	CPU               int    // of the reactor; -1: any
+	Mode              reactor.Mode
+	Logger            *slog.Logger
+	Progress          func(phase string, done, total uint64)
+	OnHealth          func(h ftl.Health, err error)
 	// Remember is called before anything of a new device is written, with the
 	// specs of its devices; Forget after it could not be made.
 	Remember func() error
@@ -261,6 +263,7 @@ func (s *Stack) start(create bool) error {
 		cfg.Cache = s.Cache.Name()
 	}
 	cfg.ReadOnly, cfg.AcceptLoss, cfg.NoVerify = s.o.ReadOnly, s.o.AcceptLoss, s.o.NoVerify
+	cfg.RewriteSuperblock = s.o.RewriteSuperblock
 	cfg.ShmDir, cfg.Logger, cfg.Progress, cfg.OnHealth = s.shmDir(), s.o.Logger, s.o.Progress, s.o.OnHealth
 	if create {
 		cfg.UUID, cfg.CreatedNs = uuid.New(), time.Now().UnixNano()
