@@ -26,6 +26,13 @@ var opcodes = [...]uint8{
 // IOs than 32 at a depth of 32.
 const enterMax = 4
 
+// enterBytes is how much data the entries in the ring may have before the kernel
+// gets them: then it does not wait for the end of the turn. To start a large IO
+// takes the kernel as long as preparing the next one takes its user (about 40 us
+// for 512 KiB), and meanwhile the device would idle. An FTL's log writes of 512 KiB
+// became 10 to 12 % faster, 2 or 4 MiB under way.
+const enterBytes = 256 << 10
+
 // channel is one thread's ring. Each request in flight has at most one entry in
 // the ring, and the ring has an entry for every request: it is never full.
 type channel struct {
@@ -35,6 +42,7 @@ type channel struct {
 	poller *poller.Poller
 	watch  thread.FDWatch // nil: the host cannot watch, so the poller must be polled
 	event  int            // the eventfd, -1 without
+	bytes  uint64         // of reads and writes that were queued since the kernel was entered
 	awake  bool           // the poller runs
 	armed  bool           // the eventfd is signalled by completions
 	count  [8]byte        // read from the eventfd
@@ -90,6 +98,9 @@ func (c *channel) Submit(io *bdev.IO) {
 	if c.armed {
 		c.disarm()
 	}
+	if c.bytes >= enterBytes {
+		c.enter()
+	}
 }
 
 // Start implements hostfile.Engine.
@@ -102,6 +113,7 @@ func (c *channel) Start(r *hostfile.Request) {
 	case hostfile.CallReadv, hostfile.CallWritev:
 		e.OpFlags = call.Flags
 		fillVector(e, &call)
+		c.bytes += call.Length
 	case hostfile.CallFdatasync:
 		e.Opcode, e.Off, e.OpFlags = iouring.OpFsync, 0, iouring.FsyncDatasync
 	case hostfile.CallFallocate:
@@ -178,6 +190,7 @@ func (c *channel) reap(n uint32) {
 
 // enter gives the kernel what is queued, a few entries at a time.
 func (c *channel) enter() {
+	c.bytes = 0
 	for left := c.ring.Queued(); left > 0; {
 		n, err := c.ring.Submit(enterMax)
 		c.check(err)

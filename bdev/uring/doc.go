@@ -2,7 +2,8 @@
 //
 // A channel has a ring of its own and belongs to its thread. Submit only puts an
 // entry into the ring; a poller enters the kernel once per turn,
-// for all of them, and takes completions without system calls. The poller rests while nothing is
+// for all of them, and takes completions without system calls. Large IOs do not wait
+// for that: the kernel is entered whenever there are 256 KiB of data for it. The poller rests while nothing is
 // in flight. When the host of the thread watches file descriptors, the ring signals
 // an eventfd whenever the poller has found nothing to do, so that a reactor may
 // sleep with IO in flight; while the poller is busy the eventfd is muted.

@@ -40,7 +40,7 @@ var targets = map[string]target{
 	"floor":     {"The floor", 9 * time.Minute, (*bench).floorTarget},
 	"file":      {"Files through io_uring", 170 * time.Second, (*bench).fileTarget},
 	"ftl":       {"The FTL", 170 * time.Second, (*bench).ftlTarget},
-	"zoned":     {"Zoned bases, and operation without a cache", 230 * time.Second, (*bench).zonedTarget},
+	"zoned":     {"Zoned bases, and operation without a cache", 5 * time.Minute, (*bench).zonedTarget},
 	"nbd":       {"NBD servers in memory, over a unix socket", 170 * time.Second, (*bench).nbdTarget},
 }
 

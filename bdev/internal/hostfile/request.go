@@ -33,7 +33,7 @@ type Call struct {
 	Kind   Kind
 	Flags  uint32 // RWF_* of Readv and Writev; the mode of Fallocate
 	Off    uint64
-	Length uint64 // of Fallocate
+	Length uint64 // bytes, of all but Fdatasync
 	Iov    []Iovec
 }
 
