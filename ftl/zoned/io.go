@@ -25,7 +25,7 @@ const maxFlights = 4
 // they like it than in two that do not. It goes with what is there as soon as
 // fewer are under way, or holdFor writes have ended.
 const (
-	holdFrom = 8
+	holdFrom = 12
 	holdFor  = 8
 )
 
