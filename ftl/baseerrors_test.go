@@ -32,11 +32,7 @@ func TestTransientBaseWriteErrors(t *testing.T) {
 		b.heal()
 		b.settleAll()
 		require.Zero(t, b.stats().Lost)
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 
@@ -56,11 +52,7 @@ func TestStickyBaseWriteErrors(t *testing.T) {
 		require.Zero(t, b.stats().Lost)
 		b.good()
 		b.settleAll()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 

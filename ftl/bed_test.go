@@ -585,6 +585,17 @@ func (b *bed) crashed() {
 	tw.end()
 }
 
+// stopsWell stops the device clean and finds everything in order at the next
+// load, which it stops, too.
+func (b *bed) stopsWell() {
+	b.t.Helper()
+	b.stop(false)
+	b.load()
+	b.good()
+	b.check()
+	b.stop(false)
+}
+
 // end stops a device without marking it clean.
 func (b *bed) end() {
 	b.t.Helper()

@@ -93,11 +93,7 @@ func TestI12FreeAndSubmitQueue(t *testing.T) {
 	b.good()
 	require.NoError(t, b.shut(c))
 	require.NoError(t, b.shut(other))
-	b.stop(false)
-	b.load()
-	b.good()
-	b.check()
-	b.stop(false)
+	b.stopsWell()
 }
 
 // TestI12NoMemory: a channel that gets no buffer is not counted, so that a stop

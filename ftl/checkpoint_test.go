@@ -42,11 +42,7 @@ func TestNoSpaceForCheckpoints(t *testing.T) {
 		require.Empty(t, b.churn(400, 8, 4))
 		b.good()
 		b.settleAll()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	}
 }
 
@@ -78,11 +74,7 @@ func TestCheckpointWriteErrors(t *testing.T) {
 				b.good()
 				b.crashed()
 				b.settleAll()
-				b.stop(false)
-				b.load()
-				b.good()
-				b.check()
-				b.stop(false)
+				b.stopsWell()
 			})
 		}
 	}

@@ -47,11 +47,7 @@ func TestTransientLogWriteErrors(t *testing.T) {
 		b.settleAll()
 		b.restart()
 		b.good()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 
@@ -125,11 +121,7 @@ func TestStickyLogWriteErrors(t *testing.T) {
 		require.NotZero(t, b.stats().Rehomed)
 		b.good()
 		b.settleAll()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 

@@ -55,11 +55,7 @@ func TestNoSpaceOnCache(t *testing.T) {
 		}
 		require.NotZero(t, b.stats().Voided)
 		b.settleAll()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 
@@ -102,11 +98,7 @@ func TestNoSpaceAndCrashAnywhere(t *testing.T) {
 		look(8)
 		b.drainAll()
 		b.good()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	}
 }
 
@@ -160,11 +152,7 @@ func TestNoSpaceForEverything(t *testing.T) {
 		b.good()
 		b.settleAll()
 		b.crashed()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 
@@ -194,11 +182,7 @@ func TestNoSpaceOnBase(t *testing.T) {
 		b.settleAll()
 		require.Zero(t, b.stats().Lost)
 		b.crashed()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 

@@ -191,11 +191,7 @@ func TestPassingReadErrors(t *testing.T) {
 		b.good()
 		b.settleAll()
 		b.good()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 

@@ -35,11 +35,7 @@ func TestFullDeviceOverwritten(t *testing.T) {
 			b.good()
 			b.settleAll()
 			b.crashed()
-			b.stop(false)
-			b.load()
-			b.good()
-			b.check()
-			b.stop(false)
+			b.stopsWell()
 		}
 	}
 }

@@ -55,11 +55,7 @@ func TestTrims(t *testing.T) {
 		require.Zero(t, s.FullBands, "empty bands are given back")
 		b.restart()
 		b.good()
-		b.stop(false)
-		b.load()
-		b.good()
-		b.check()
-		b.stop(false)
+		b.stopsWell()
 	})
 }
 
