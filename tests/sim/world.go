@@ -60,18 +60,20 @@ type World struct {
 	Rand  *Rand
 	Trace *Trace
 
-	opt     WorldOptions
-	sys     *thread.System
-	now     int64
-	events  []timed // heap by (at, seq)
-	seq     uint64
-	steps   uint64
-	idle    int // polls in a row that found nothing to do
-	busy    int // busy polls since an event fired or time was moved
-	spins   uint64
-	stalled map[*thread.Thread]int64
-	ready   []*thread.Thread // scratch
-	current *thread.Thread
+	opt      WorldOptions
+	sys      *thread.System
+	now      int64
+	events   []timed // heap by (at, seq)
+	seq      uint64
+	steps    uint64
+	idle     int // polls in a row that found nothing to do
+	busy     int // busy polls since an event fired or time was moved
+	spins    uint64
+	stalled  map[*thread.Thread]int64
+	stallNs  int64 // how long some thread was stalled, to the end of the stall that ends last
+	stallEnd int64
+	ready    []*thread.Thread // scratch
+	current  *thread.Thread
 }
 
 // NewWorld returns an empty World at opt.Start.
@@ -96,6 +98,9 @@ func (w *World) Steps() uint64 { return w.steps }
 
 // Spins counts how often the clock had to be moved on although threads were busy.
 func (w *World) Spins() uint64 { return w.spins }
+
+// Stalled is for how long, in ns, some thread was not scheduled so far.
+func (w *World) Stalled() int64 { return w.stallNs - max(w.stallEnd-w.now, 0) }
 
 // Note adds an entry to the trace at the present time.
 func (w *World) Note(who, what string, id, lba, count uint64, err error) {
@@ -146,11 +151,21 @@ func (w *World) Step() bool {
 	}
 	t := w.ready[pick]
 	if w.Rand.Chance(w.opt.Stall) {
-		w.stalled[t] = w.now + w.Rand.Range(1, w.opt.StallNs)
+		w.stall(t, w.Rand.Range(1, w.opt.StallNs))
 		return true
 	}
 	w.poll(t)
 	return true
+}
+
+// stall has a thread not be scheduled for a while.
+func (w *World) stall(t *thread.Thread, ns int64) {
+	end := w.now + ns
+	w.stalled[t] = end
+	if end > w.stallEnd {
+		w.stallNs += end - max(w.now, w.stallEnd)
+		w.stallEnd = end
+	}
 }
 
 func (w *World) poll(t *thread.Thread) {

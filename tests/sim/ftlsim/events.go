@@ -56,11 +56,15 @@ func (p *Play) mend() error {
 	if !p.failing() || l.lost || p.dev.ReadOnly() {
 		return nil
 	}
-	rest := int64(200e6) // errors are tried again after a pause
-	until := l.w.Now() + rest
-	l.w.After(rest, func(any) {}, nil)
-	if err := p.phase("rest", stepsLoad, forever, func() bool { return l.w.Now() >= until }); err != nil {
-		return err
+	// Errors are tried again after a pause. While threads were not scheduled nobody tried anything.
+	awake := func() int64 { return l.w.Now() - l.w.Stalled() }
+	for end := awake() + 200e6; awake() < end; {
+		rest := end - awake()
+		until := l.w.Now() + rest
+		l.w.After(rest, func(any) {}, nil)
+		if err := p.phase("rest", stepsLoad, forever, func() bool { return l.w.Now() >= until }); err != nil {
+			return err
+		}
 	}
 	if p.dev.ReadOnly() {
 		return nil
