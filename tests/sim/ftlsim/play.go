@@ -396,7 +396,7 @@ func (p *Play) verify(f fuse) error {
 		p: p, r: p.stream("verify", p.life.plan.Seed), found: make(map[uint64]uint64), left: p.dev.Blocks(),
 		acks: p.m.ReadBegins(),
 	}
-	p.life.quit = func() { v.left = 0 }
+	p.life.quit = v.quit
 	p.life.boot.Thread.Send(func(any) { v.fill() }, nil)
 	if err := p.phase("verification", stepsLoad, f, v.finished); err != nil {
 		return err

@@ -18,22 +18,36 @@ type verifier struct {
 	r     *sim.Rand
 	found map[uint64]uint64
 	next  uint64
-	left  uint64 // blocks
+	left  uint64   // blocks
+	alone []uint64 // blocks of requests that failed: which of them it was shows when each is read alone
+	over  bool
 	out   int
 	acks  uint64
 	free  []*Request
 }
 
-func (v *verifier) finished() bool { return v.left == 0 && v.out == 0 }
+func (v *verifier) finished() bool { return v.left == 0 && len(v.alone) == 0 && v.out == 0 }
+
+// quit reads no more.
+func (v *verifier) quit() { v.left, v.alone, v.over = 0, nil, true }
 
 func (v *verifier) fill() {
-	for v.left > 0 && v.out < verifyDepth {
-		n := min(v.left, uint64(v.r.Skewed(128)))
+	for v.out < verifyDepth {
+		lba, n := v.next, uint64(1)
+		switch {
+		case len(v.alone) > 0:
+			lba = v.alone[0]
+			v.alone = v.alone[1:]
+		case v.left > 0:
+			n = min(v.left, uint64(v.r.Skewed(128)))
+			v.next += n
+			v.left -= n
+		default:
+			return
+		}
 		q := v.request()
-		q.LBA, q.Count = v.next, n
+		q.LBA, q.Count = lba, n
 		q.Bufs[0] = q.Bufs[0][:n*model.BlockSize]
-		v.next += n
-		v.left -= n
 		v.out++
 		v.p.dev.Submit(q)
 	}
@@ -69,6 +83,10 @@ func verified(q *Request) {
 				break
 			}
 			v.found[q.LBA+i] = id
+		}
+	case p.tolerant() && errors.Is(q.Err, unix.EIO) && q.Count > 1 && !v.over:
+		for i := range q.Count {
+			v.alone = append(v.alone, q.LBA+i)
 		}
 	case p.tolerant() && errors.Is(q.Err, unix.EIO):
 		p.count("blocks not read in verification", q.Count)
