@@ -54,6 +54,7 @@ type ckptState struct {
 	failErr  error  // of the last attempt; nil when that was committed
 	k        uint64 // number of the attempt that runs, or of the last
 	cu, cm   uint64
+	flushed  uint64 // acknowledged when the flush that runs was submitted
 	startAt  uint64 // logBlocks at its start
 	from     uint64 // logBlocks at the start of the one that is committed
 	nextAt   uint64 // logBlocks at which the next one starts
@@ -279,11 +280,13 @@ func ckptStep(x *devIO, err error) {
 			return
 		}
 		c.stage = ckptFlushMeta
+		c.flushed = d.ackedU
 		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 	case ckptFlushMeta:
 		c.logFlushed(x.dev)
 		c.stage = ckptFlushBase
+		c.flushed = d.ackedU
 		c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 	case ckptFlushBase:
@@ -292,6 +295,7 @@ func ckptStep(x *devIO, err error) {
 		next := d.sb
 		next.CkptK, next.DirSlot, next.CU, next.CM = c.k, c.slot, c.cu, c.cm
 		next.Inc += c.incBy
+		next.Durable = d.durableU
 		next.Clean = false
 		d.writeSuperblock(next, ckptCommitted)
 	default:
@@ -299,10 +303,13 @@ func ckptStep(x *devIO, err error) {
 	}
 }
 
-// logFlushed notes that records up to cu are durable, if v is the log's device.
+// logFlushed notes that what was acknowledged when the flush was submitted is
+// durable, if v is the log's device. That is more than cu, and pages that were
+// copied late may map to it: what becomes of these records must not look like a
+// torn tail (Rule 17).
 func (c *ckptState) logFlushed(v *dev) {
 	if v == c.d.logDev {
-		c.d.durableU = max(c.d.durableU, c.cu)
+		c.d.durableU = max(c.d.durableU, c.flushed)
 	}
 }
 

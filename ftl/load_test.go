@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/google/uuid"
@@ -390,6 +391,46 @@ func TestLossOfDurableRecords(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestLossBehindACheckpoint: records that were acknowledged while a checkpoint was under way, behind what it covers and in
+// front of its flush, are durable, and its pages may map to them. When the last of them rots that is a loss and no torn
+// tail, though no later record says so.
+func TestLossBehindACheckpoint(t *testing.T) {
+	for _, md := range mdSizes {
+		t.Run(fmt.Sprintf("md=%d", md), func(t *testing.T) {
+			g := mini.with(md)
+			g.volatile = true
+			b := newBed(t, g)
+			b.create()
+			b.put(0, 3)
+			b.sync()
+			slow := b.rule(onCache, errinj.Rule{
+				Action: errinj.Delay, Delay: 5 * time.Millisecond, Ops: writeOps,
+				From: b.region(layout.RegionL2PDir0A).Offset, To: b.region(layout.RegionL2PDir1B).End(),
+			})
+			b.d.startCheckpoint()
+			b.put(10, 3)
+			b.put(20, 3)
+			require.NotZero(t, slow.Matched(), "the checkpoint does not wait")
+			require.True(t, b.d.ckpt.active)
+			b.until("the end of the checkpoint", func() bool { return !b.d.ckpt.active })
+			require.Less(t, b.d.sb.CU, b.d.ackedU)
+			require.Equal(t, b.d.ackedU, b.d.sb.Durable)
+
+			_, block, s, _ := b.place(20)
+			require.False(t, s.band)
+			tw := b.image()
+			if md == 0 {
+				tw.mem[onCache].Data()[(block-1)*4096+40] ^= 1
+			} else {
+				tw.rotMD(onCache, block)
+			}
+			require.NoError(t, tw.start(tw.cfg))
+			require.ErrorIs(t, tw.health(HealthReadOnly), ErrLoss)
+			tw.end()
+		})
 	}
 }
 

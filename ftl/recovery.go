@@ -120,7 +120,7 @@ func (d *Device) loadDescriptors() error {
 // redo looks at every segment that may hold user records after cu, and scans
 // every open one.
 func (d *Device) redo(done func(d *Device, err error)) {
-	rs := &redoState{d: d, done: done, sums: map[uint32]record.Summary{}}
+	rs := &redoState{d: d, done: done, sums: map[uint32]record.Summary{}, maxD: d.sb.Durable}
 	d.rs = rs
 	rs.maxG = d.lastG
 	for i := range d.segs {

@@ -41,6 +41,7 @@ const (
 	offLimits  = 144
 	offNameLen = offLimits + NumLimits*8
 	offName    = offNameLen + 4
+	offDurable = 312 // zero in what older programs wrote
 	offLayout  = 1024
 	offEnd     = offLayout + layout.EncodedSize
 
@@ -53,7 +54,8 @@ const (
 // The fields must fit; a negative array length does not compile.
 var (
 	_ [offLayout - offName - MaxName]struct{}
-	_ [sectorSize - offName - MaxName]struct{}
+	_ [offDurable - offName - MaxName]struct{}
+	_ [sectorSize - offDurable - 8]struct{}
 	_ [Size - offEnd]struct{}
 )
 
@@ -88,6 +90,7 @@ func (s *Superblock) Encode(buf []byte) {
 	le.PutUint64(b[offCkptK:], s.CkptK)
 	le.PutUint64(b[offCU:], s.CU)
 	le.PutUint64(b[offCM:], s.CM)
+	le.PutUint64(b[offDurable:], s.Durable)
 	le.PutUint32(b[offInc:], s.Inc)
 	le.PutUint32(b[offDirSlot:], s.DirSlot)
 	le.PutUint64(b[offCreated:], uint64(s.Created))
@@ -151,6 +154,7 @@ func Decode(buf []byte) (*Superblock, error) {
 		DirSlot:   le.Uint32(b[offDirSlot:]),
 		CU:        le.Uint64(b[offCU:]),
 		CM:        le.Uint64(b[offCM:]),
+		Durable:   le.Uint64(b[offDurable:]),
 		Created:   int64(le.Uint64(b[offCreated:])),
 	}
 	s.Config.load(b)

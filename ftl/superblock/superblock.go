@@ -116,7 +116,10 @@ type Superblock struct {
 	CkptK   uint64 // number of the committed checkpoint; 0: none
 	DirSlot uint32 // directory slot of that checkpoint, 0 or 1
 	CU, CM  uint64 // what that checkpoint covers: user records, records
-	Created int64  // nanoseconds since 1970
+	// Durable: when that checkpoint was committed, the user records up to this
+	// number were durable. 0: not known.
+	Durable uint64
+	Created int64 // nanoseconds since 1970
 
 	// CacheUUID and BaseUUID identify the devices, when they have an
 	// identity of their own; else zero.

@@ -44,6 +44,7 @@ func (f *Flat) EndCheckpoint() {
 		rule: "12", name: "a checkpoint commits before its pages are durable", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.stage = ckptFlushMeta
+		c.flushed = d.ackedU
 		c.io.prepare(d.meta, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 `, `
@@ -55,6 +56,7 @@ func (f *Flat) EndCheckpoint() {
 		rule: "12", name: "a checkpoint commits before the base is durable", test: restless,
 		edits: []edit{{"ftl/checkpoint.go", `
 		c.stage = ckptFlushBase
+		c.flushed = d.ackedU
 		c.io.prepare(&d.base, bdev.OpFlush, nil, nil, 0, 0, SourceL2P)
 		c.io.call(ckptStep, d)
 `, `

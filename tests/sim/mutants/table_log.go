@@ -129,7 +129,7 @@ var tableLog = []mutant{
 	{
 		rule: "6", name: "D counts what was acknowledged during a checkpoint", test: crashes,
 		edits: []edit{{"ftl/checkpoint.go", `
-		c.d.durableU = max(c.d.durableU, c.cu)
+		c.d.durableU = max(c.d.durableU, c.flushed)
 `, `
 		c.d.durableU = c.d.ackedU
 `}},
