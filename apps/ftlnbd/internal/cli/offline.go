@@ -54,6 +54,7 @@ type inspection struct {
 		K       uint64
 		DirSlot uint32
 		CU, CM  uint64
+		Durable uint64 // user records that were durable when it was committed
 	}
 	Size     uint64
 	Layout   *layout.Layout
@@ -97,6 +98,7 @@ func describe(d *ftl.Device) inspection {
 		Segments: d.Segments(), States: map[string]map[string]int{"chunk": {}, "band": {}},
 	}
 	in.Checkpoint.K, in.Checkpoint.DirSlot, in.Checkpoint.CU, in.Checkpoint.CM = sb.CkptK, sb.DirSlot, sb.CU, sb.CM
+	in.Checkpoint.Durable = sb.Durable
 	for _, s := range in.Segments {
 		in.States[s.Kind][s.State]++
 		in.Mapped += uint64(s.Valid)
@@ -119,8 +121,12 @@ func (a *app) printInspection(in *inspection, segments bool) {
 		state = "clean"
 	}
 	fmt.Fprintf(w, "state        %s\nincarnation  %d\nsuperblock   sequence %d\n", state, in.Inc, in.Sequence)
-	fmt.Fprintf(w, "checkpoint   %d, directory slot %d, covers user records up to %d, records up to %d\n",
+	fmt.Fprintf(w, "checkpoint   %d, directory slot %d, covers user records up to %d, records up to %d",
 		in.Checkpoint.K, in.Checkpoint.DirSlot, in.Checkpoint.CU, in.Checkpoint.CM)
+	if in.Checkpoint.Durable > in.Checkpoint.CU {
+		fmt.Fprintf(w, "; user records up to %d were durable", in.Checkpoint.Durable)
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "log          %d user records behind the checkpoint", in.Load.Redone)
 	if in.Load.Gaps > 0 || in.Load.RottenPages > 0 {
 		fmt.Fprintf(w, "; DAMAGED: %d records missing, %d pages rotten", in.Load.Gaps, in.Load.RottenPages)
