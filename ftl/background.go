@@ -408,9 +408,14 @@ func share(n, free, limit int) int64 {
 }
 
 // spaceForUser says whether a user record may be written now. While free
-// chunks are short, records go at the pace of compaction.
+// chunks are short, records go at the pace of compaction. While there is no room
+// for checkpoints there is no pace: moves wait for what only those free. Users
+// then take what is open for them, and are told when that is full.
 func (d *Device) spaceForUser() bool {
 	l := &d.log_
+	if isNoSpace(d.ckpt.failErr) {
+		return true
+	}
 	if d.lay.NoCache {
 		return d.bandsForUser()
 	}
@@ -489,7 +494,7 @@ func (d *Device) noSpaceLeft() {
 		d.stats.NoChunk++
 	}
 	full := isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr)
-	if !full || d.ckpt.active || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > 0 {
+	if !full || d.ckpt.active || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > d.log_.cur.reserve {
 		return
 	}
 	d.refuseWrites()

@@ -344,6 +344,9 @@ func (c *ckptState) abort(err error) {
 	d.stats.CkptAborted++
 	d.log.Warn("checkpoint aborted", "k", c.k, "err", err)
 	d.retryLater()
+	if d.log_.q.head != nil || d.log_.rehome != nil {
+		d.wakeUser() // what waited for this attempt
+	}
 	if c.failures > maxCkptFailures && !isNoSpace(err) {
 		d.fail(HealthReadOnly, "checkpoints cannot be written", err)
 	}

@@ -266,3 +266,33 @@ func TestSummaryWriteErrors(t *testing.T) {
 		b.stop(false)
 	})
 }
+
+// TestNoSpaceForCheckpointsAlone: without a cache users wait for relocation, which waits for bands that only a checkpoint
+// frees. They are told when there is no room for it, though nobody asks for anything more.
+func TestNoSpaceForCheckpointsAlone(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		g := mini
+		g.noCache, g.alone = true, alone
+		b := newBed(t, g)
+		b.create()
+		b.fill()
+		b.settleAll()
+		dev, reg := onCache, b.region(layout.RegionL2PSlot0)
+		if alone {
+			dev = onBase
+		}
+		r := b.rule(dev, errinj.Rule{
+			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: reg.Offset, To: reg.Offset + 2*reg.Blocks,
+		})
+		failed := b.churn(2000, 8, 4)
+		require.NotEmpty(t, failed)
+		onlyErr(t, failed, unix.ENOSPC)
+		b.mustBe(HealthOK)
+		b.good()
+		r.Remove()
+		b.pass(100 * time.Millisecond)
+		require.Empty(t, b.churn(400, 8, 4))
+		b.good()
+		b.stopsWell()
+	}
+}
