@@ -26,9 +26,7 @@ func TestNoSpaceForCheckpoints(t *testing.T) {
 		b := newBed(t, mini.with(md))
 		b.create()
 		reg := b.region(layout.RegionL2PSlot0)
-		r := b.rule(onCache, errinj.Rule{
-			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: reg.Offset, To: reg.Offset + 2*reg.Blocks,
-		})
+		full := b.full(onCache, reg.Offset, reg.Offset+2*reg.Blocks)
 		onlyErr(t, b.churn(400, 8, 4), unix.ENOSPC)
 		for range 10 {
 			b.pass(100 * time.Millisecond)
@@ -37,7 +35,7 @@ func TestNoSpaceForCheckpoints(t *testing.T) {
 		b.mustBe(HealthOK)
 		b.good()
 		b.crashed()
-		r.Remove()
+		full.Remove()
 		b.pass(100 * time.Millisecond)
 		require.Empty(t, b.churn(400, 8, 4))
 		b.good()
@@ -281,15 +279,13 @@ func TestNoSpaceForCheckpointsAlone(t *testing.T) {
 		if alone {
 			dev = onBase
 		}
-		r := b.rule(dev, errinj.Rule{
-			Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: reg.Offset, To: reg.Offset + 2*reg.Blocks,
-		})
+		full := b.full(dev, reg.Offset, reg.Offset+2*reg.Blocks)
 		failed := b.churn(2000, 8, 4)
 		require.NotEmpty(t, failed)
 		onlyErr(t, failed, unix.ENOSPC)
 		b.mustBe(HealthOK)
 		b.good()
-		r.Remove()
+		full.Remove()
 		b.pass(100 * time.Millisecond)
 		require.Empty(t, b.churn(400, 8, 4))
 		b.good()
