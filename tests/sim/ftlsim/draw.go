@@ -147,7 +147,7 @@ func drawInside(p *Plan) {
 }
 
 // drawHasty has a third of the lives that would end in the middle of their work be stopped there, and half of these stops
-// be cut short. Devices that have come to rest do nothing in a fast stop. (Remote devices crash there.)
+// be cut short. Devices that have come to rest do nothing in a fast stop.
 func drawHasty(p *Plan) {
 	r := sim.Stream(p.Seed, "hasty", 0)
 	for i := range p.Lives {

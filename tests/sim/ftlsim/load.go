@@ -262,7 +262,7 @@ func (p *Play) refused(s *slot) {
 		p.m.ReadEnds(s.acks)
 	}
 	p.count("user errors", 1)
-	if t, ok := p.t.(Remote); ok && t.Forgives(q.Err) {
+	if p.forgives(q.Err) {
 		return
 	}
 	if p.tolerant() {
@@ -273,6 +273,12 @@ func (p *Play) refused(s *slot) {
 		}
 	}
 	p.failf("%v [%d +%d] failed: %w", q.Kind, q.LBA, q.Count, q.Err)
+}
+
+// forgives says whether a request may have been lost on its way.
+func (p *Play) forgives(err error) bool {
+	t, ok := p.t.(Remote)
+	return ok && t.Forgives(err)
 }
 
 // inOrder checks that answers come in the order of the log, which is that of submission. One with FUA waits for its

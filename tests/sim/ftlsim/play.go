@@ -154,8 +154,7 @@ func (p *Play) oneLife(l *Life) error {
 	}
 	if err == nil {
 		f := p.light(l.Work)
-		_, remote := p.t.(Remote) // its clients come back until the server is gone
-		f.stops = l.Hasty && !remote
+		f.stops = l.Hasty
 		err = p.work(f)
 	}
 	if errors.Is(err, errHasty) {

@@ -88,6 +88,7 @@ func verified(q *Request) {
 		for i := range q.Count {
 			v.alone = append(v.alone, q.LBA+i)
 		}
+	case v.over && p.forgives(q.Err):
 	case p.tolerant() && errors.Is(q.Err, unix.EIO):
 		p.count("blocks not read in verification", q.Count)
 	default:

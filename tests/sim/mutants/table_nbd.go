@@ -82,6 +82,14 @@ var tableNBD = []mutant{
 `}},
 	},
 	{
+		rule: "-", name: "a server that drains throws the answers away", test: clients,
+		edits: []edit{{"nbd/session.go", `
+func (s *Session) Drain() { s.shut(errDrained) }
+`, `
+func (s *Session) Drain() { s.Kill(errDrained) }
+`}},
+	},
+	{
 		rule: "-", name: "the client's wish for no zeroes is ignored", test: clients,
 		edits: []edit{{"nbd/handshake.go", `
 	h.noZeroes = f&proto.FlagClientNoZeroes != 0

@@ -39,6 +39,7 @@ type client struct {
 	deaf     bool    // does not read
 	rude     bool    // has sent what ends a connection
 	expects  bool    // all of its calls will be answered, although it is phaseFinal
+	cut      bool    // the server waited too long for it
 	gone     bool    // the server has let go of the link
 	over     bool
 }
@@ -235,8 +236,14 @@ func (c *client) wrong(format string, args ...any) bool {
 	return false
 }
 
+// owed says whether it gets the answers to all that the server has begun. A reset of the connection can overtake them.
+func (c *client) owed() bool {
+	return !c.rude && !c.deaf && !c.cut && !c.l.down.dead && (c.phase == phaseOpen || c.expects)
+}
+
 // answered ends a call.
 func (c *client) answered(k *call, e proto.Errno) {
+	c.d.answers++
 	c.calls = slices.Delete(c.calls, slices.Index(c.calls, k), 1+slices.Index(c.calls, k))
 	if e == proto.OK && !k.complete() {
 		c.wrong("%d bytes in %d chunks of %+v", k.filled, k.chunks, k.q)

@@ -113,6 +113,8 @@ type device struct {
 	ids      uint64
 	cookies  uint64
 	stopping bool
+	answers  uint64 // that clients have got
+	excused  uint64 // requests without an answer of clients that cannot have one, since the server drains
 	drained  func()
 }
 
@@ -252,10 +254,19 @@ func errOf(e proto.Errno) error {
 	}
 }
 
-// again sends what a player asked for again, over another connection.
+// again sends what a player asked for again, over another connection. There is none to be had in a stop.
 func (d *device) again(k *call) {
+	if d.stopping {
+		d.giveUp(k)
+		return
+	}
 	d.count("requests sent again", 1)
 	d.route(newCall(d.rnd, d.cells, k.r))
+}
+
+func (d *device) giveUp(k *call) {
+	d.count("requests given up", 1)
+	d.done(k, fmt.Errorf("nbd: %w", errLost))
 }
 
 // lost is called when a connection is over at both ends. What it had under way is sent again over another, or given up.
@@ -268,14 +279,16 @@ func (d *device) lost(c *client) {
 	if c.expects && len(c.calls) > 0 && !d.stopping {
 		d.failf("client %d: %d requests that the server had before the end have no answer: %+v", c.id, len(c.calls), c.calls[0].q)
 	}
+	if d.srv.draining && !c.owed() {
+		d.excused += uint64(len(c.calls))
+	}
 	for _, k := range append(c.calls, c.backlog...) {
 		switch {
 		case k.r == nil:
 		case k.r.Kind == ftlsim.Read || k.r.Kind == ftlsim.Flush || !d.opt.giveUp || d.rnd.IntN(2) == 0:
 			d.again(k)
 		default:
-			d.count("requests given up", 1)
-			d.done(k, fmt.Errorf("nbd: %w", errLost))
+			d.giveUp(k)
 		}
 	}
 	if d.drained != nil && d.links == 0 {
@@ -310,6 +323,9 @@ func (d *device) Stop(fast bool, done func(err error)) {
 		d.drained = nil
 		if h := d.srv.host.Holding(); h != (nbd.Holding{}) {
 			d.failf("the server has no connections and holds %+v", h)
+		}
+		if d.answers+d.excused < d.srv.owes {
+			d.failf("a server that drains owed %d answers, clients got %d, and %d could not get them", d.srv.owes, d.answers, d.excused)
 		}
 		d.desc.Close()
 		d.bd.Unregister(d.b.Thread, func(_ any, err error) {

@@ -13,9 +13,9 @@
 //
 // Clients vanish, half-close, say good-bye with requests under way and come back; read slowly or not at all; send
 // garbage, half requests, and requests that the protocol forbids, whose refusal is compared with what it must be. What
-// was lost with a connection is sent again, or given up, once the server has finished with it.
+// was lost with a connection is sent again, or given up, once the server has finished with it. In a stop it is given up.
 //
 // Checked besides what the player checks: each request is answered once, under its cookie, in a form that was agreed
-// on, or its connection ends; no more is held than the limits allow; a server without requests holds nothing; one that
+// on, or its connection ends; what runs when a server stops is answered; no more is held than the limits allow; a server without requests holds nothing; one that
 // stops lets go of everything.
 package nbdsim

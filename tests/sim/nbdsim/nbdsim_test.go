@@ -61,6 +61,7 @@ func play(t *testing.T, count, scale int, kind string) {
 func states() []ftlsim.State {
 	reached := map[string]int{
 		"power losses": 20, "kills": 20, "clean stops": 20, "recoveries verified": 20, "crash in work": 20,
+		"stops in the middle of work": 20, "requests under way in a stop": 20,
 		"connections": 10, "strangers": 20, "requests of clients' own": 20, "requests sent again": 20, "requests given up": 40,
 		"reads that asked for holes": 20, "holes told of": 20,
 		"looks at clients that wait for memory": 40, "clients cut off for holding memory": 200,

@@ -18,6 +18,7 @@ type server struct {
 	cat      *nbd.Catalog
 	limits   nbd.Limits
 	draining bool
+	owes     uint64 // answers that clients have when all that ran at the beginning of the drain is answered
 	talks    []*negotiation
 }
 
@@ -136,7 +137,7 @@ func (s *server) judge(c *client, why error) {
 	switch {
 	case errors.Is(why, unix.ETIMEDOUT):
 		s.d.count("clients cut off for holding memory", 1)
-		c.expects = false
+		c.expects, c.cut = false, true
 	case c.phase < phaseFinal && !c.rude && !s.draining:
 		s.d.failf("connection %d ended without a reason: %w", c.id, why)
 	}
@@ -147,6 +148,9 @@ func drain(arg any) {
 	s := arg.(*server)
 	s.draining = true
 	s.host.Drain()
+	n := uint64(s.host.Holding().Requests) // without those of which only a part has come
+	s.owes = s.d.answers + n
+	s.d.count("requests under way in a stop", n)
 	for len(s.talks) > 0 {
 		s.talks[0].end(true)
 	}
