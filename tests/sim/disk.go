@@ -92,6 +92,8 @@ type Disk struct {
 	submitted  func()
 	front      uint64
 	frontHits  uint64
+	pages      uint64
+	pageHits   uint64
 	firstHits  uint64
 
 	bad   map[uint64]badKind
@@ -152,11 +154,14 @@ func (d *Disk) Boundaries() uint64 { return d.boundaries }
 // OnSubmit has fn called whenever an IO was submitted, in the middle of what the thread that did so is about.
 func (d *Disk) OnSubmit(fn func()) { d.submitted = fn }
 
-// SetFront says how many blocks in front of the device FrontWrites is about.
-func (d *Disk) SetFront(blocks uint64) { d.front = blocks }
+// SetFront says how many blocks in front of the device FrontWrites is about, and the last how many of these PageWrites.
+func (d *Disk) SetFront(blocks, pages uint64) { d.front, d.pages = blocks, pages }
 
 // FrontWrites counts the writes that have arrived in the front of the device.
 func (d *Disk) FrontWrites() uint64 { return d.frontHits }
+
+// PageWrites counts those that have arrived in the last blocks of the front.
+func (d *Disk) PageWrites() uint64 { return d.pageHits }
 
 // FirstWrites counts the writes that have arrived at the first block.
 func (d *Disk) FirstWrites() uint64 { return d.firstHits }
@@ -183,6 +188,15 @@ const recentBlocks = 256
 
 // Recent returns the blocks that were written last; one may come twice.
 func (d *Disk) Recent() []uint64 { return d.last[:min(d.lastN, recentBlocks)] }
+
+// Latest returns the same, the last one first.
+func (d *Disk) Latest() []uint64 {
+	list := make([]uint64, 0, recentBlocks)
+	for n := range min(d.lastN, recentBlocks) {
+		list = append(list, d.last[(d.lastN-1-n)%recentBlocks])
+	}
+	return list
+}
 
 // Blank says whether a block holds zeroes because nothing else was written to it.
 func (d *Disk) Blank(lba uint64) bool {

@@ -209,6 +209,9 @@ func (d *Disk) write(q *request) {
 	}
 	if q.lba < d.front {
 		d.frontHits++
+		if q.lba >= d.front-d.pages {
+			d.pageHits++
+		}
 	}
 	q.by = d.newTransfer()
 	if q.err = d.writeFault(q.lba, q.count); q.err != nil {

@@ -44,6 +44,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	}
 	drawInside(p)
 	drawHasty(p)
+	drawLull(p)
 	drawTorn(p)
 	if p.Geometry.Zones.Blocks > 0 {
 		p.Lives[len(p.Lives)-1].Fill = false // zones that were lost may have taken the room for it
@@ -163,6 +164,20 @@ func drawHasty(p *Plan) {
 	}
 }
 
+// drawLull has users fall silent, in half of the lives whose log rots afterwards, in the middle of a checkpoint: what they
+// wrote last is durable by its flush, and no later record says so.
+func drawLull(p *Plan) {
+	r := sim.Stream(p.Seed, "lull", 0)
+	for i := range p.Lives {
+		if i == 0 || !p.Lives[i].RotLog || r.IntN(2) == 0 {
+			continue
+		}
+		l := &p.Lives[i-1]
+		l.Lull, l.Hasty = true, false
+		l.Work, l.Stop, l.Fast = Fuse{After: uint64(r.Skewed(50)), Pages: true}, Fuse{}, true
+	}
+}
+
 // drawTorn has the power fail, in some plans, at the last update of the superblock in a clean stop, and then at the first
 // ones of the next life, or the next two. Nothing else is flushed between them: both copies can be lost there, if the
 // repair of the one is not on the medium before the other is written.
@@ -173,7 +188,7 @@ func drawTorn(p *Plan) {
 		return
 	}
 	l := &p.Lives[i]
-	l.Start, l.Work, l.Hasty, l.Kill, l.Inside, l.Fast = Fuse{}, Fuse{}, false, false, false, false
+	l.Start, l.Work, l.Hasty, l.Lull, l.Kill, l.Inside, l.Fast = Fuse{}, Fuse{}, false, false, false, false, false
 	l.Stop = Fuse{After: min(4, 1+r.Uint64N(8)), First: true}
 	for n := range 1 + r.IntN(2) {
 		if l = &p.Lives[i+1+n]; l.Calm {

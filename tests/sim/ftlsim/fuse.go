@@ -29,6 +29,8 @@ func (p *Play) light(f Fuse) fuse {
 		return lit(p.firstWrites, f.After)
 	case f.Meta:
 		return lit(p.metaWrites, f.After)
+	case f.Pages:
+		return lit(p.pageWrites, f.After)
 	}
 	return lit(p.boundaries, f.After)
 }
@@ -42,6 +44,8 @@ func (f fuse) burnt() bool { return f.burns() && f.count() >= f.end }
 func (p *Play) boundaries() uint64 { return p.disks[Cache].Boundaries() + p.disks[Base].Boundaries() }
 
 func (p *Play) metaWrites() uint64 { return p.disks[Cache].FrontWrites() + p.disks[Base].FrontWrites() }
+
+func (p *Play) pageWrites() uint64 { return p.disks[Cache].PageWrites() + p.disks[Base].PageWrites() }
 
 func (p *Play) firstWrites() uint64 {
 	return p.disks[Cache].FirstWrites() + p.disks[Base].FirstWrites()

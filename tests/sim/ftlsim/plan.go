@@ -110,6 +110,7 @@ type Life struct {
 	Phases    []Phase         // of load
 	Work      Fuse            // when they are
 	Hasty     bool            // where Work has burnt the device is stopped, with requests under way
+	Lull      bool            // where Work has burnt users fall silent, and the device comes to rest with what it is at
 	Stop      Fuse            // when the stop is
 	Fast      bool            // the stop is a fast one
 	Check     bool            // the device checks itself once it has come to rest
@@ -169,6 +170,7 @@ type Fuse struct {
 	After uint64 // so many boundaries of IOs after its beginning; 0: never
 	First bool   // so many writes to the first blocks of the devices, where a superblock is
 	Meta  bool   // so many writes of metadata, which are few, but around them most can go wrong
+	Pages bool   // so many writes of pages of the mapping: in the middle of a checkpoint
 }
 
 func (f Fuse) lit() bool { return f.After > 0 }

@@ -43,6 +43,7 @@ type Play struct {
 	clean    bool   // the last life ended by a clean stop
 	stopped  bool   // ... or by any that had nothing to report: what was answered is on the disks
 	settled  bool   // the last life had come to rest before it ended
+	lulled   bool   // and in the middle of its work
 	cutShort int    // starts in a row that were cut short
 	trims    trims
 }
@@ -154,13 +155,12 @@ func (p *Play) oneLife(l *Life) error {
 	}
 	if err == nil {
 		f := p.light(l.Work)
-		f.stops = l.Hasty
+		f.stops = l.Hasty || l.Lull
 		err = p.work(f)
 	}
 	if errors.Is(err, errHasty) {
-		p.count("stops in the middle of work", 1)
 		p.quit()
-		err = nil
+		err = p.hush()
 	}
 	if err == nil {
 		err = p.stop(p.light(l.Stop))
@@ -205,7 +205,7 @@ func (p *Play) boot(l *Life) error {
 	if l.Rot > 0 && p.settled {
 		p.rot(l.Rot)
 	}
-	p.settled = false
+	p.settled, p.lulled = false, false
 	if err := p.register(b); err != nil {
 		return err
 	}
@@ -357,7 +357,8 @@ func (p *Play) start(f fuse) error {
 	p.known = p.dev
 	p.loaded()
 	for i, d := range p.disks {
-		d.SetFront(p.dev.Front(i == Cache))
+		front := p.dev.Front(i == Cache)
+		d.SetFront(front, front-p.firstPage(i))
 	}
 	p.lossy = p.lossy && p.life.boot.ReadOnly
 	if p.dev.ReadOnly() && !p.life.boot.ReadOnly {
@@ -532,6 +533,20 @@ func (p *Play) settle() error {
 	}
 	p.settled = true
 	return p.fail
+}
+
+// hush is called where users have fallen silent: the device is stopped as it is, or comes to rest.
+func (p *Play) hush() error {
+	if !p.life.plan.Lull {
+		p.count("stops in the middle of work", 1)
+		return nil
+	}
+	p.count("lulls in the middle of work", 1)
+	if err := p.phase("lull", stepsLoad, forever, func() bool { return p.open == 0 }); err != nil {
+		return err
+	}
+	p.lulled = true
+	return p.settle()
 }
 
 // quit has users submit nothing more; what they have under way stays so. Writes do not go astray in a stop, and nobody

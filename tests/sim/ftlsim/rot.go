@@ -1,5 +1,7 @@
 package ftlsim
 
+import "slices"
+
 // rot flips bits of some blocks while the device is down. Of what was written last at most one block rots: the last
 // record of the log says what was durable before it, and when it goes together with one of those, nobody can tell
 // that anything is missing.
@@ -30,6 +32,9 @@ func (p *Play) rot(blocks int) {
 func (p *Play) rotLog() {
 	r, d := p.life.r, p.disks[Cache]
 	recent := d.Recent()
+	if p.lulled {
+		recent = p.tail()
+	}
 	for range min(50, 50*len(recent)) {
 		lba := recent[r.IntN(len(recent))]
 		if lba < p.known.Front(true) || !p.mayRot(Cache, lba) {
@@ -40,6 +45,13 @@ func (p *Play) rotLog() {
 		p.count("blocks rotten", 1)
 		return
 	}
+}
+
+// tail returns the last blocks of the log, a few records.
+func (p *Play) tail() []uint64 {
+	list := p.disks[Cache].Latest()
+	list = slices.DeleteFunc(list, func(lba uint64) bool { return lba < p.known.Front(true) })
+	return list[:min(len(list), 12)]
 }
 
 // rotten draws a block: from anywhere, from what was written last, from the metadata, from the mapping.
@@ -60,10 +72,7 @@ func (p *Play) rotten() (i int, lba uint64, last bool) {
 	case 2:
 		lba = r.Uint64N(front)
 	default:
-		first := front
-		for first > 0 && p.known.Body(i == Cache, first-1) {
-			first--
-		}
+		first := p.firstPage(i)
 		if first == front {
 			return i, 0, false
 		}
@@ -73,6 +82,15 @@ func (p *Play) rotten() (i int, lba uint64, last bool) {
 		last = last || x == lba
 	}
 	return i, lba, last
+}
+
+// firstPage is where the mapping begins: what is in front of the log and has no second copy.
+func (p *Play) firstPage(i int) uint64 {
+	first := p.known.Front(i == Cache)
+	for first > 0 && p.known.Body(i == Cache, first-1) {
+		first--
+	}
+	return first
 }
 
 // mayRot says whether a block holds something, and has no second copy that is bad already: a power loss may have torn
