@@ -85,7 +85,7 @@ func States() []State {
 		{log("block lost: it cannot be read"), in("rot", 2000)},
 		{"rotten page", in("rot", 800)},
 		{"gap judged as rot", map[string]int{"rot": 150, "stray": 1000}},
-		{"damaged record applied", in("rot", 1500)},
+		{"damaged record applied", in("rot", 150)},
 		{"losses reported", map[string]int{"rot": 250, "stray": 800}},
 		{log("trim record unreadable"), in("stray", 800)},
 		{log("blocks given up: their segment does not describe them"), in("stray", 500)},
