@@ -243,6 +243,9 @@ func readSumsDone(x *devIO, err error) {
 	if err == nil {
 		op.serr = op.takeSums()
 	}
+	if op.serr != nil {
+		op.sn = 0 // verify must not look at what came
+	}
 	op.arrived()
 }
 
@@ -338,7 +341,7 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 		blk := slot / record.SummaryEntries
 		if line := d.sums.find(sumKey(s, blk)); line != nil {
 			want = line[slot-blk*record.SummaryEntries]
-		} else if blk-op.sblk < op.sn {
+		} else if blk-op.sblk < op.sn { // they were sound
 			b := op.sbuf[(blk-op.sblk)*blockSize:]
 			want = record.Summary(b[:blockSize]).SumAt(slot - blk*record.SummaryEntries)
 		} else {

@@ -1,6 +1,7 @@
 package ftl
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -247,8 +248,15 @@ func TestRottenSummaries(t *testing.T) {
 }
 
 // TestLostWriteOnVSS puts an older block of the same LBA, with its metadata, into the slot of a newer one, as a device
-// leaves it that did not write what it said: it is not taken for the newer one.
+// leaves it that did not write what it said: it is not taken for the newer one, also when the summary that knows it was
+// left there too.
 func TestLostWriteOnVSS(t *testing.T) {
+	for _, summary := range []bool{false, true} {
+		t.Run(fmt.Sprintf("summary=%v", summary), func(t *testing.T) { lostWriteOnVSS(t, summary) })
+	}
+}
+
+func lostWriteOnVSS(t *testing.T, summary bool) {
 	g := mini
 	g.md = 64
 	b := newBed(t, g)
@@ -256,7 +264,8 @@ func TestLostWriteOnVSS(t *testing.T) {
 	b.fillTo(200)
 	b.settleAll()
 	lba := b.findOn(onCache, 50)
-	_, block, s, _ := b.place(lba)
+	_, block, s, slot := b.place(lba)
+	require.Nil(t, s.sum, "the summary is on the device")
 	data := b.mem[onCache].Data()[block*blockSize : (block+1)*blockSize]
 	md := b.mem[onCache].MD()[block*64 : (block+1)*64]
 	var m record.Meta
@@ -268,6 +277,15 @@ func TestLostWriteOnVSS(t *testing.T) {
 	m.Gen--
 	m.Sum = record.DataSum(data, lba)
 	m.Put(md, record.Place(b.d.sb.UUID, block))
+	if summary {
+		from := s.sumOff() * blockSize
+		sum := record.Summary(b.mem[onCache].Data()[from : from+record.SummaryBlocks(uint64(s.body))*blockSize])
+		id := s.summaryID()
+		require.NoError(t, sum.Check(id))
+		sum.Put(slot, record.Entry{LBA: lba, U: m.U, Sum: m.Sum})
+		id.Gen--
+		sum.Seal(id)
+	}
 	b.lost[lba] = true
 	require.Equal(t, []uint64{lba}, b.verify(false))
 	b.put(lba, 1)
