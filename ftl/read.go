@@ -353,8 +353,11 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 
 // metaFits compares block i of the run with the metadata that came with it. The
 // generation tells what an earlier use of the segment left there, should the
-// device have lost the write.
+// device have lost the write, and the place what was meant for elsewhere.
 func (op *readOp) metaFits(i int, block []byte, lba uint64) bool {
-	l, sum, gen := record.MetaSum(op.md[i*int(op.d.cache.info.MDSize):])
-	return l == lba && gen == op.seg.gen && record.DataSum(block, lba) == sum
+	d, s := op.d, op.seg
+	var m record.Meta
+	place := record.Place(d.sb.UUID, s.off+uint64(op.slot)+uint64(i))
+	return m.Decode(op.md[i*int(d.cache.info.MDSize):], place) == nil && m.LBA == lba && m.Gen == s.gen &&
+		record.DataSum(block, lba) == m.Sum
 }

@@ -247,9 +247,3 @@ func (m *Meta) Decode(b []byte, place uint64) error {
 	}
 	return nil
 }
-
-// MetaSum returns LBA, Sum and Gen of raw metadata without checking the rest;
-// the data checksum itself then decides.
-func MetaSum(b []byte) (lba, sum uint64, gen uint32) {
-	return le.Uint64(b[0:]), le.Uint64(b[32:]), le.Uint32(b[40:])
-}

@@ -90,6 +90,7 @@ func States() []State {
 		{log("trim record unreadable"), in("stray", 800)},
 		{log("blocks given up: their segment does not describe them"), in("stray", 500)},
 		{"write gone astray", in("stray", 100)},
+		{"write of a bad spot gone astray", in("stray", 100)},
 		{"device lost: cache", in("gone", 100)},
 		{"device lost: base", in("gone", 100)},
 		{"start refused without a device", in("gone", 100)},

@@ -53,6 +53,9 @@ func (p *Play) mend() error {
 			*f = sim.Faults{NoMem: l.plan.Faults[i].NoMem}
 		}
 	}
+	if l.behind && !p.dev.ReadOnly() {
+		return p.load(&Phase{Seed: l.plan.Seed, Ops: 60, Depth: 8, Most: 16, Weights: [NumKinds]int{Write: 8, Flush: 1}}, forever)
+	}
 	if !p.failing() || l.lost || p.dev.ReadOnly() {
 		return nil
 	}
@@ -111,18 +114,25 @@ func (p *Play) aim() {
 	// Descriptors are few among what is written, and most that are lost are soon written again. In some lives only those
 	// go astray, many of them, and land where they harm nothing: what is left of them is the copy before.
 	descriptors := r.IntN(3) == 0
+	var spot *spot
+	if !descriptors {
+		spot = p.spot()
+	}
 	chance := 0.02
-	if descriptors {
+	switch {
+	case descriptors:
 		left, chance = 100*left, 0.3
+	case spot != nil:
+		left, chance = 100*left, 0.7
 	}
 	for i, d := range p.disks {
 		d.Faults().Stray = chance
 		d.SetAim(func(lba, count uint64) (uint64, bool) {
 			descriptor := p.dev.Descriptor(i == Cache, lba)
-			if left == 0 || !p.sole(i, lba, count) || descriptors && !descriptor {
+			if left == 0 || !p.sole(i, lba, count) || descriptors && !descriptor || spot != nil && !spot.holds(i, lba) {
 				return 0, false
 			}
-			to := p.target(r, d, descriptors)
+			to := p.target(r, d, descriptors || spot != nil)
 			if to+count > d.Options().Blocks || to < lba+count && lba < to+count || !p.sole(i, to, count) {
 				return 0, false
 			}
@@ -132,9 +142,40 @@ func (p *Play) aim() {
 			if descriptor {
 				p.count("write of a descriptor gone astray", 1)
 			}
+			if spot != nil {
+				p.count("write of a bad spot gone astray", 1)
+			}
 			return to, true
 		})
 	}
+}
+
+// spot is a part of a device that takes few of the writes sent to it.
+type spot struct {
+	disk     int
+	from, to uint64
+}
+
+func (s *spot) holds(disk int, lba uint64) bool { return disk == s.disk && lba >= s.from && lba < s.to }
+
+// spot draws, in some lives, one segment or a few: bodies and the summaries that tell of them miss their writes together,
+// and what is left of them is of the use before. Of a log that was lost in one piece with its end nothing could tell, so
+// something is written behind it before such a life ends.
+func (p *Play) spot() *spot {
+	r := p.stream("spot", p.life.plan.Seed)
+	g := &p.plan.Geometry
+	if r.IntN(2) == 0 || g.Zones.Blocks > 0 {
+		return nil
+	}
+	s := &spot{disk: r.IntN(numDisks)}
+	size, n := g.BandBlocks, g.Bands
+	if s.disk == Cache {
+		size, n = g.ChunkBlocks, g.Chunks
+		p.life.behind = true
+	}
+	s.from = p.dev.Front(s.disk == Cache) + r.Uint64N(n)*size
+	s.to = s.from + (1+r.Uint64N(3))*size
+	return s
 }
 
 // target draws where a write goes that strays: often to what was written last, or else to what nobody uses.

@@ -62,6 +62,7 @@ type life struct {
 	quit     func()  // makes the users who are at work submit nothing more
 	fuse     fuse    // ends it in the middle of the next poll that does something, once it has burnt
 	mended   bool    // nothing fails any more
+	behind   bool    // something is written when nothing goes astray any more
 	filled   bool    // everything was written: everything can be read
 	ops      uint64  // writes and trims submitted
 	answered uint64  // the last of them that was answered

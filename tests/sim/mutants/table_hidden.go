@@ -275,7 +275,7 @@ var tableHidden = []mutant{
 `, `
 	return xxh3.Hash(block) ^ Mix(lba&0)
 `}, {"ftl/read.go", `
-	return l == lba && gen`, `
-	return l < op.d.lay.LBAs && gen`}},
+	return m.Decode(op.md[i*int(d.cache.info.MDSize):], place) == nil && m.LBA == lba &&`, `
+	return m.Decode(op.md[i*int(d.cache.info.MDSize):], place) == nil && m.LBA < d.lay.LBAs &&`}},
 	},
 }
