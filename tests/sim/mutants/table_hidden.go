@@ -258,15 +258,6 @@ var tableHidden = []mutant{
 `}},
 	},
 	{
-		rule: "-", name: "a summary that was refused is compared with", test: stray,
-		hidden: "A block with metadata and the summary of its chunk must both have missed their writes, in a slot that held the same " +
-			"LBA one use before: one seed in ten thousand (200001542 of TestFTLStray showed it). TestLostWriteOnVSS.",
-		edits: []edit{{"ftl/read.go", `
-		op.sn = 0 // verify must not look at what came
-`, `
-`}},
-	},
-	{
 		rule: "-", name: "checksums do not know their LBA", test: rot,
 		hidden: "A checksum belongs to a slot, by its place in the summary or beside the block, and the mapping says which LBA the " +
 			"slot holds. It takes a write that strays to bring a block and its metadata to another place.",

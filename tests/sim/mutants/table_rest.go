@@ -49,6 +49,13 @@ var tableRest = []mutant{
 		edits: []edit{{"ftl/sumcache.go", `record.Mix(uint64(s.gen)<<32|uint64(s.idx))`, `record.Mix(uint64(s.idx))`}},
 	},
 	{
+		rule: "-", name: "a summary that was refused is compared with", test: stray,
+		edits: []edit{{"ftl/read.go", `
+		op.sn = 0 // verify must not look at what came
+`, `
+`}},
+	},
+	{
 		rule: "-", name: "a block in flight is found after it was answered", test: crashes,
 		edits: []edit{{"ftl/write.go", `
 		d.log_.inflight.remove(r.lbas[i], r.seqs[i])
