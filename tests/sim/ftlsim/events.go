@@ -114,25 +114,25 @@ func (p *Play) aim() {
 	// Descriptors are few among what is written, and most that are lost are soon written again. In some lives only those
 	// go astray, many of them, and land where they harm nothing: what is left of them is the copy before.
 	descriptors := r.IntN(3) == 0
-	var spot *spot
+	var bad *spot
 	if !descriptors {
-		spot = p.spot()
+		bad = p.spot()
 	}
 	chance := 0.02
 	switch {
 	case descriptors:
 		left, chance = 100*left, 0.3
-	case spot != nil:
+	case bad != nil:
 		left, chance = 100*left, 0.7
 	}
 	for i, d := range p.disks {
 		d.Faults().Stray = chance
 		d.SetAim(func(lba, count uint64) (uint64, bool) {
 			descriptor := p.dev.Descriptor(i == Cache, lba)
-			if left == 0 || !p.sole(i, lba, count) || descriptors && !descriptor || spot != nil && !spot.holds(i, lba) {
+			if left == 0 || !p.sole(i, lba, count) || descriptors && !descriptor || bad != nil && !bad.holds(i, lba) {
 				return 0, false
 			}
-			to := p.target(r, d, descriptors || spot != nil)
+			to := p.target(r, d, descriptors || bad != nil)
 			if to+count > d.Options().Blocks || to < lba+count && lba < to+count || !p.sole(i, to, count) {
 				return 0, false
 			}
@@ -142,7 +142,7 @@ func (p *Play) aim() {
 			if descriptor {
 				p.count("write of a descriptor gone astray", 1)
 			}
-			if spot != nil {
+			if bad != nil {
 				p.count("write of a bad spot gone astray", 1)
 			}
 			return to, true
@@ -178,7 +178,8 @@ func (p *Play) spot() *spot {
 	return s
 }
 
-// target draws where a write goes that strays: often to what was written last, or else to what nobody uses.
+// target draws where a write goes that strays: often to what was written last, or else to where nobody uses at least
+// the first block.
 func (p *Play) target(r *sim.Rand, d *sim.Disk, unused bool) uint64 {
 	to := r.Uint64N(d.Options().Blocks)
 	for tries := 0; unused && !d.Blank(to) && tries < 100; tries++ {

@@ -16,6 +16,6 @@
 // was lost with a connection is sent again, or given up, once the server has finished with it. In a stop it is given up.
 //
 // Checked besides what the player checks: each request is answered once, under its cookie, in a form that was agreed
-// on, or its connection ends; what runs when a server stops is answered; no more is held than the limits allow; a server without requests holds nothing; one that
-// stops lets go of everything.
+// on, or its connection ends; what runs when a server stops is answered; no more is held than the limits allow; a
+// server without requests holds nothing; one that stops lets go of everything.
 package nbdsim
