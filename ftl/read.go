@@ -341,7 +341,7 @@ func (op *readOp) verify(i int, block []byte) (ok, known bool) {
 		blk := slot / record.SummaryEntries
 		if line := d.sums.find(sumKey(s, blk)); line != nil {
 			want = line[slot-blk*record.SummaryEntries]
-		} else if blk-op.sblk < op.sn { // they were sound
+		} else if blk-op.sblk < op.sn { // sound: see readSumsDone
 			b := op.sbuf[(blk-op.sblk)*blockSize:]
 			want = record.Summary(b[:blockSize]).SumAt(slot - blk*record.SummaryEntries)
 		} else {
