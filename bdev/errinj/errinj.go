@@ -170,6 +170,10 @@ func (c *channel) strike(io *bdev.IO, a *Active, rnd uint64) {
 	*s = state{c: c, rule: a, rnd: rnd}
 	switch a.r.Action {
 	case Fail:
+		if a.r.Landed {
+			c.base.Forward(io, io.LBA, landed)
+			return
+		}
 		io.Complete(a.r.Err)
 	case Drop:
 		io.Complete(nil)
@@ -184,6 +188,11 @@ func (c *channel) strike(io *bdev.IO, a *Active, rnd uint64) {
 	default:
 		c.base.Forward(io, io.LBA, bdev.ForwardDone)
 	}
+}
+
+func landed(inner *bdev.IO) {
+	io := inner.Ctx.(*bdev.IO)
+	io.Complete(io.Driver.(*state).rule.r.Err)
 }
 
 func delayed(io *bdev.IO, _ error) {

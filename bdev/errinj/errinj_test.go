@@ -130,6 +130,17 @@ func TestSwitchedAtRunTime(t *testing.T) {
 	}
 }
 
+// TestLanded: an IO that is done and answered with an error.
+func TestLanded(t *testing.T) {
+	r := newRig(t, errinj.Rule{Action: errinj.Fail, Landed: true, Ops: bdev.Ops(bdev.OpWrite), Count: 1})
+	if err := r.Write(r.ch, 3, 1, 9); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	if got := r.below.Data()[3*4096 : 4*4096]; !bytes.Equal(got, bytes.Repeat([]byte{9}, 4096)) {
+		t.Fatal("it was not done")
+	}
+}
+
 func TestNoMemoryIsTriedAgainByTheLayer(t *testing.T) {
 	r := newRig(t, errinj.Rule{Action: errinj.Fail, Err: unix.ENOMEM, Count: 5})
 	if err := r.Write(r.ch, 3, 1, 9); err != nil {

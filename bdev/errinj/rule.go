@@ -15,8 +15,8 @@ type Action uint8
 
 // The actions.
 const (
-	// Fail completes the IO with Rule.Err without doing it. ENOMEM makes the
-	// layer above try again.
+	// Fail completes the IO with Rule.Err without doing it, or with Rule.Landed
+	// after it was done. ENOMEM makes the layer above try again.
 	Fail Action = iota + 1
 	// Delay does it Rule.Delay later.
 	Delay
@@ -53,6 +53,7 @@ type Rule struct {
 	Delay   time.Duration
 	Bits    int  // of Corrupt; 0 is 1
 	Sectors bool // of Tear
+	Landed  bool // of Fail
 
 	Ops      bdev.OpSet // 0: all but abort
 	From, To uint64     // blocks that the IO must touch, To exclusive; To 0: all

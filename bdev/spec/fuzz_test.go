@@ -35,7 +35,7 @@ func FuzzSize(f *testing.F) {
 func FuzzRules(f *testing.F) {
 	for _, s := range []string{
 		"fail=EIO,op=read+write,prob=0.01", "drop,nth=3;hang,every=7,after=2,count=1", "delay=1ms,lba=3-9", "corrupt=8,seed=5,off",
-		"tear,sectors", "fail=5,op=flush", "fail,prob=NaN", "corrupt=99999999", "delay=-1s", "fail=EIO;;", "fail=EWHAT", "fail:null:1",
+		"tear,sectors", "fail=EIO,landed", "fail=5,op=flush", "fail,prob=NaN", "corrupt=99999999", "delay=-1s", "fail=EIO;;", "fail=EWHAT", "fail:null:1",
 	} {
 		f.Add(s)
 	}

@@ -51,7 +51,7 @@ var kinds = [...]kind{
 	{
 		name: "errinj", wrapper: true, groups: true,
 		keys: []string{
-			"fail", "delay", "corrupt", "tear", "drop", "hang", "sectors", "op", "lba", "after", "nth", "every",
+			"fail", "delay", "corrupt", "tear", "drop", "hang", "sectors", "landed", "op", "lba", "after", "nth", "every",
 			"prob", "seed", "count",
 		},
 		example: "errinj:fail=EIO,op=write,nth=100:malloc:1GiB", make: makeErrinj,

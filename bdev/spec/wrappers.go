@@ -142,7 +142,7 @@ func readRule(r *reader) (errinj.Rule, error) {
 	rule := errinj.Rule{
 		Ops: r.ops("op"), From: from, To: to, After: r.number("after", 0, 0, 1<<62), Nth: r.number("nth", 0, 1, 1<<62),
 		Every: r.number("every", 0, 1, 1<<62), Prob: r.probability("prob", 0), Seed: r.number("seed", 0, 0, 1<<64-1),
-		Count: r.number("count", 0, 1, 1<<62), Sectors: r.flag("sectors"),
+		Count: r.number("count", 0, 1, 1<<62), Sectors: r.flag("sectors"), Landed: r.flag("landed"),
 	}
 	if v, ok := r.find("prob"); ok && rule.Prob == 0 {
 		r.fail("prob", v, "a probability above 0, at most 1")
