@@ -20,6 +20,7 @@ const (
 	maxDescFailures  = 4  // descriptor updates in a row that may fail
 	maxSegmentFaults = 3  // uses with failed writes in a row after which a segment is not used again
 	maxMoveFailures  = 64 // failed moves in a row before the base counts as broken
+	maxZoneFailures  = 64 // failures in a row to finish zones before users who wait for that are told
 	retryPeriod      = 50e6
 	idlePeriod       = 20e6
 )
@@ -125,7 +126,14 @@ func runBackground(arg any) {
 // taken more, than the reserve makes up for.
 func (d *Device) checkStuck() {
 	l := &d.log_
-	if d.health != HealthOK || l.q.head == nil && l.rehome == nil || l.writing != 0 || d.ckpt.active ||
+	if d.health != HealthOK || l.q.head == nil && l.rehome == nil {
+		return
+	}
+	if d.zoneFails > maxZoneFailures && d.zonesHold() {
+		d.fail(HealthReadOnly, "zones cannot be finished, so that no others may be opened", d.zoneErr)
+		return
+	}
+	if l.writing != 0 || d.ckpt.active ||
 		!d.gc.stalled() || !d.compaction.stalled() || d.oneWillBeFree() {
 		return
 	}
@@ -166,13 +174,16 @@ func (d *Device) noBandToWin() bool {
 	return d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil
 }
 
-// Cramped says whether all that is under way are moves of compaction that wait
-// for a band which only users can make, by replacing or trimming what they
-// wrote: too many zones have failed. Writes go on while there are free chunks.
+// Cramped says whether all that is under way are moves that wait for a band
+// which only users can make, by replacing or trimming what they wrote: too many
+// zones have failed. Writes go on while there are free chunks.
 func (d *Device) Cramped() bool {
-	c := &d.compaction
-	return d.health == HealthOK && d.log_.q.head == nil && d.log_.rehome == nil && c.waiting != nil && c.stalled() &&
-		d.noBandToWin() && d.bands[segClosing]+d.bands[segQuarantine] == 0 && d.idleBut(c.under)
+	c, g := &d.compaction, &d.gc
+	if d.health != HealthOK || d.log_.q.head != nil || d.log_.rehome != nil || !c.stalled() || !g.stalled() ||
+		d.bands[segClosing]+d.bands[segQuarantine] != 0 || !d.idleBut(c.under+g.under) {
+		return false
+	}
+	return g.waiting != nil && d.freeBands.n == 0 || c.waiting != nil && d.noBandToWin()
 }
 
 // bandEmptied books that relocation is through with a band. When it has been
@@ -410,10 +421,11 @@ func share(n, free, limit int) int64 {
 // spaceForUser says whether a user record may be written now. While free
 // chunks are short, records go at the pace of compaction. While there is no room
 // for checkpoints there is no pace: moves wait for what only those free. Users
-// then take what is open for them, and are told when that is full.
+// then take what is open for them, and are told when that is full; so they do
+// while moves wait for zones that cannot be finished.
 func (d *Device) spaceForUser() bool {
 	l := &d.log_
-	if isNoSpace(d.ckpt.failErr) {
+	if isNoSpace(d.ckpt.failErr) || d.zoneErr != nil && d.zonesHold() {
 		return true
 	}
 	if d.lay.NoCache {
@@ -487,14 +499,16 @@ func (d *Device) progressForUsers(n int) {
 // noSpaceLeft is called when the log has no chunk to write to. Usually one is
 // being opened or emptied. When the base device has no room, or the cache none
 // for a checkpoint, nothing will be emptied until somebody makes some: users are
-// told. While it is being tried again, or a checkpoint is under way that may free
-// chunks, nobody knows: what waits goes on waiting.
+// told, and so they are when zones cannot be finished for want of room, and no
+// others be opened. While it is being tried again, or a checkpoint is under way
+// that may free chunks, nobody knows: what waits goes on waiting.
 func (d *Device) noSpaceLeft() {
 	if d.log_.cur.next == nil && d.freeChunks.n == 0 && d.chunks[segQuarantine] > 0 {
 		d.stats.NoChunk++
 	}
-	full := isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr)
-	if !full || d.ckpt.active || d.log_.cur.next != nil || d.freeList(d.log_.cur.band).n > d.log_.cur.reserve {
+	zones := isNoSpace(d.zoneErr) && d.zonesHold()
+	full := zones || isNoSpace(d.baseErr) && !d.gc.trying() && !d.compaction.trying() || isNoSpace(d.ckpt.failErr)
+	if !full || d.ckpt.active || d.log_.cur.next != nil || !zones && d.freeList(d.log_.cur.band).n > d.log_.cur.reserve {
 		return
 	}
 	d.refuseWrites()

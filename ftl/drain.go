@@ -21,6 +21,7 @@ type drain struct {
 	passes   int
 	lossy    bool // blocks that cannot be read are given up
 	blind    bool // the P2L could not be found to its end
+	scanned  bool // sum is from a scan
 	badReads int  // blocks that could not be read
 	io       devIO
 	scan     *segScan
@@ -37,7 +38,7 @@ func (m *mover) startDrain(s *segment) {
 	} else {
 		m.spare = dr.next
 	}
-	dr.next, dr.seg, dr.slot, dr.ops, dr.passes, dr.ready, dr.blind, dr.badReads = nil, s, 0, 0, 0, false, false, 0
+	dr.next, dr.seg, dr.slot, dr.ops, dr.passes, dr.ready, dr.blind, dr.scanned, dr.badReads = nil, s, 0, 0, 0, false, false, false, 0
 	dr.lossy = s.mayLose()
 	s.draining = true
 	s.pins++
@@ -63,7 +64,13 @@ func drainLoaded(x *devIO, err error) {
 		return
 	}
 	d.log.Warn("summary unreadable, the segment is scanned", "kind", s.kindName(), "id", s.id, "err", err)
-	dr.scan = newSegScan(d, s, dr.sum, dr.m.src)
+	dr.rescan()
+}
+
+// rescan makes the P2L from the headers of the records.
+func (dr *drain) rescan() {
+	dr.ready, dr.scanned, dr.slot = false, true, 0
+	dr.scan = newSegScan(dr.m.d, dr.seg, dr.sum, dr.m.src)
 	dr.scan.start(drainScanned, dr)
 }
 
@@ -124,6 +131,11 @@ func (dr *drain) finish() {
 	if d.valid[s.idx] != 0 && d.health == HealthOK && dr.passes < maxPasses && !m.blocked && !unread {
 		dr.passes++
 		dr.slot = 0
+		return
+	}
+	if dr.mayKnowMore() {
+		d.log.Warn("blocks that the summary does not describe, the segment is scanned", "kind", s.kindName(), "id", s.id)
+		dr.rescan()
 		return
 	}
 	s.draining = false
@@ -193,6 +205,24 @@ func (s *segment) drainable() bool {
 		return false
 	}
 	return true
+}
+
+// mayKnowMore says whether blocks are mapped to the segment that its summary on
+// the media does not describe. Headers may: of a record that failed and landed,
+// and that a load found which could not read the summary. What the summary knows
+// must have been moved or given up, for a scan may know less.
+func (dr *drain) mayKnowMore() bool {
+	d, s := dr.m.d, dr.seg
+	if d.valid[s.idx] == 0 || d.health != HealthOK || dr.m.blocked || dr.own || dr.scanned || dr.badReads > 0 && !dr.lossy {
+		return false
+	}
+	described := uint32(0)
+	for slot := range s.body {
+		if lba := dr.sum.LBAAt(slot); lba < d.lay.LBAs && d.table.Get(lba) == s.addr+l2p.Addr(slot) {
+			described++
+		}
+	}
+	return described == 0
 }
 
 // giveUpOrphans reports blocks that are mapped to a segment whose P2L does not

@@ -2,6 +2,7 @@ package ftl
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -155,4 +156,70 @@ func TestLogThatCannotBeWritten(t *testing.T) {
 		b.check()
 		b.stop(false)
 	})
+}
+
+// TestFailedRecordThatLanded: a record is on the media, though the device said
+// that its write failed, so the summary of its segment does not know it. A load
+// that cannot read the summary finds it. If it was written again elsewhere, that
+// copy counts; else what a load has found stays readable, and is moved, when the
+// summary can be read again.
+func TestFailedRecordThatLanded(t *testing.T) {
+	for _, again := range []bool{true, false} {
+		t.Run(fmt.Sprintf("again %v", again), func(t *testing.T) {
+			eachKind(t, mini, func(t *testing.T, g geometry) {
+				b := newBed(t, g)
+				b.create()
+				b.fillTo(40)
+				b.settleAll()
+				from, to := b.chunksOf()
+				s := b.d.log_.cur.cur
+				require.LessOrEqual(t, s.next+10, s.body)
+				b.fault(onCache, errinj.Rule{Action: errinj.Fail, Landed: true, Ops: writeOps, From: from, To: to, Count: 1})
+				if !again {
+					for _, other := range b.d.segs[:b.d.lay.Chunks] {
+						if other.idx != s.idx {
+							b.fault(onCache, errinj.Rule{Action: errinj.Hang, Ops: writeOps, From: other.off, To: other.off + uint64(other.slots)})
+						}
+					}
+				}
+				c := b.submit(OpWrite, 3, 9, false)
+				b.until("sealed", func() bool { return s.state == segFull })
+				for range 50 {
+					b.turn()
+				}
+				require.Equal(t, again, c.done)
+				tw := b.image()
+				if again { // the copy that failed is found first
+					_, _, other, _ := b.place(3)
+					tw.fault(onCache, errinj.Rule{Action: errinj.Delay, Delay: 10 * time.Millisecond, Ops: readOps, From: other.off, To: other.off + uint64(other.slots)})
+				}
+				tw.fault(onCache, errinj.Rule{Action: errinj.Fail, Ops: readOps, From: s.sumOff(), To: s.off + uint64(s.slots)})
+				require.NoError(t, tw.start(tw.cfg))
+				require.NotZero(t, tw.d.LoadReport().Redone)
+				_, _, where, _ := tw.place(3)
+				require.Equal(t, again, where.idx != s.idx)
+				tw.verify(true)
+				tw.adopt()
+				tw.stop(false)
+				tw.heal()
+				tw.load()
+				tw.good()
+				tw.check()
+				victim := &tw.d.segs[s.idx]
+				for i := uint64(0); i < 2000 && victim.state == segFull; i++ {
+					tw.put(12+i*8%(tw.d.Blocks()-20), 8)
+				}
+				require.NotEqual(t, segFull, victim.state, "it was emptied")
+				require.Zero(t, tw.stats().Lost)
+				tw.good()
+				tw.stop(false)
+				if !again {
+					b.inj[onCache].Clear()
+					b.inj[onCache].ReleaseHung(nil)
+					b.drainAll()
+				}
+				b.stop(false)
+			})
+		})
+	}
 }

@@ -172,6 +172,10 @@ func (m *mover) readyDrain() *drain {
 	return nil
 }
 
+// waits says whether no move is under way that could end without room or another
+// try.
+func (m *mover) waits() bool { return m.blocked || m.stalled() }
+
 // stalled says whether nothing of the mover is under way but what waits for
 // room.
 func (m *mover) stalled() bool {

@@ -11,8 +11,8 @@ import (
 
 // The slow path of reads: a run of which something failed is read block by
 // block, each from where it is mapped now, with its checksum fetched from the
-// media again, and when the summary is unreadable from the header of its
-// record. Only a block for which all that fails is an error.
+// media again, and when the summary is unreadable or does not fit from the header
+// of its record. Only a block for which all that fails is an error.
 
 // startSlow goes on with block op.slow of the run.
 func (op *readOp) startSlow() {
@@ -82,8 +82,10 @@ func (op *readOp) slowArrived() {
 	}
 	op.tries++
 	if op.tries < readTries {
-		unknown := op.serr != nil || op.seg.blind && op.seg.sum != nil && op.seg.sum.LBAAt(op.slot) != op.lba
-		if op.err == nil && unknown && !op.known && !op.seg.vss() {
+		// A summary that can be read need not know the block: it may be from a scan
+		// that met what it could not read, or of a segment with a record that failed,
+		// landed, and was found by a load that could not read the summary.
+		if op.err == nil && !op.known && !op.seg.vss() {
 			op.searchHeader() // keeps the pin
 			return
 		}

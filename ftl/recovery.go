@@ -1,6 +1,7 @@
 package ftl
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -20,6 +21,7 @@ import (
 // redoRec is one user record to redo.
 type redoRec struct {
 	u    uint64
+	g    uint64 // of a record that a scan found; described is more
 	seg  uint32
 	slot uint32
 	n    uint32 // data: blocks; trim: ranges; void: numbers
@@ -32,6 +34,9 @@ type redoRec struct {
 	// lost: which LBA one of its blocks holds is unknown.
 	lost bool
 }
+
+// described is the g of a record that a summary on the media describes.
+const described = ^uint64(0)
 
 // trimRange is one range of a trim record.
 type trimRange struct{ lba, n uint64 }
@@ -197,7 +202,7 @@ func (sc *redoScan) fromSummary() {
 	s, rs := sc.seg, sc.rs
 	for slot := uint32(0); slot < s.next; {
 		e := sc.sum.At(slot)
-		r := redoRec{u: e.U, seg: s.idx, slot: slot, n: 1}
+		r := redoRec{u: e.U, g: described, seg: s.idx, slot: slot, n: 1}
 		switch e.LBA {
 		case record.MarkVoid:
 			r.kind, r.n = record.KindVoid, uint32(e.Sum-e.U+1)
@@ -245,7 +250,7 @@ func redoVisit(arg any, r *scanRecord) {
 		return
 	}
 	s.noteU(r.u)
-	rr := redoRec{u: r.u, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread, lost: r.lost}
+	rr := redoRec{u: r.u, g: r.g, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread, lost: r.lost}
 	if r.kind == record.KindTrim {
 		rr.at = rs.addTrims(r.header, r.n)
 	}
@@ -333,12 +338,15 @@ func (rs *redoState) collected() {
 			return -1
 		case a.u > b.u:
 			return 1
-		case a.bad == b.bad:
-			return 0
-		case b.bad:
-			return -1 // of two copies the whole one comes first
+		case a.bad != b.bad:
+			if b.bad {
+				return -1 // of two copies the whole one comes first
+			}
+			return 1
 		}
-		return 1
+		// Of whole ones the last one written: those before it failed, and the
+		// summaries of their segments, which a scan does without, do not know them.
+		return cmp.Compare(b.g, a.g)
 	}
 	if !slices.IsSortedFunc(rs.recs, byU) {
 		slices.SortStableFunc(rs.recs, byU)

@@ -3,6 +3,7 @@ package ftl
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -353,4 +354,85 @@ func (b *bed) bandsFrom() uint64 {
 		return from
 	}
 	return b.d.segs[b.d.lay.Chunks].off
+}
+
+// TestNoSpaceToFinishZones: zones cannot be finished, because there is no room
+// for their states, and the limits let no others be opened. Users are told, a stop
+// ends, and after space was made writing goes on.
+func TestNoSpaceToFinishZones(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		for _, fast := range []bool{false, true} {
+			t.Run(fmt.Sprintf("cache %v, fast %v", cached, fast), func(t *testing.T) {
+				b, top := limitedZones(t, cached)
+				rule := errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail, Err: unix.ENOSPC}
+				full, err := top.Add(rule)
+				require.NoError(t, err)
+				onlyErr(t, b.churn(3000, 6, 8), unix.ENOSPC)
+				for range 5 {
+					b.pass(4 * time.Second) // for many attempts
+					onlyErr(t, b.churn(5, 4, 2), unix.ENOSPC)
+				}
+				b.mustBe(HealthOK)
+				b.good()
+				full.Remove()
+				b.pass(200 * time.Millisecond)
+				require.Empty(t, b.churn(600, 6, 8))
+				full, err = top.Add(rule)
+				require.NoError(t, err)
+				onlyErr(t, b.churn(3000, 6, 8), unix.ENOSPC)
+				b.submit(OpWrite, 3, 4, false)
+				b.ended(fast)
+				full.Remove()
+				b.load()
+				b.mustBe(HealthOK)
+				require.Empty(t, b.churn(300, 6, 8))
+				b.good()
+				b.settleAll()
+				b.check()
+				b.ended(false)
+			})
+		}
+	}
+}
+
+// TestZonesThatAreNeverFinished: zones cannot be finished ever, and the limits let
+// no others be opened. What waits for them does not wait for ever.
+func TestZonesThatAreNeverFinished(t *testing.T) {
+	for _, cached := range []bool{true, false} {
+		t.Run(fmt.Sprintf("cache %v", cached), func(t *testing.T) {
+			b, top := limitedZones(t, cached)
+			_, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail})
+			require.NoError(t, err)
+			onlyErr(t, b.churn(3000, 6, 8), unix.EROFS)
+			b.mustBe(HealthReadOnly)
+			require.ErrorContains(t, b.d.failure, "zones cannot be finished")
+			b.good()
+			b.ended(false)
+		})
+	}
+}
+
+// limitedZones makes a bed whose base counts few zones as open, and a device that
+// injects errors in front of it.
+func limitedZones(t *testing.T, cached bool) (*bed, *errinj.Driver) {
+	g := zonedTiny(tiny)
+	z := *g.zones
+	z.MaxOpen, z.MaxActive = 4, 4
+	g.zones = &z
+	if !cached {
+		g.noCache, g.cache = true, 512
+	}
+	b := newBed(t, g)
+	top := b.faultyZones()
+	b.create()
+	b.fill()
+	return b, top
+}
+
+// ended stops a device with another one in front of its base.
+func (b *bed) ended(fast bool) {
+	b.t.Helper()
+	var ended bool
+	b.d.Stop(fast, func(err error) { require.NoError(b.t, err); ended = true })
+	b.until("stop, and all channels back", func() bool { return ended && len(b.th.Stats().Channels) <= b.rest })
 }

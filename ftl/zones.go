@@ -159,39 +159,64 @@ func (s *segment) finishZones(err error) {
 
 func zonesFinished(arg any, err error) {
 	s := arg.(*segment)
-	if err != nil {
-		s.d.retryLater() // they count as open until it works
-	}
+	s.d.zonesTold(err)
 	s.closed(s.closeErr)
 }
 
 // zonesRetried goes on with what the limits of open zones held up.
 func zonesRetried(arg any, err error) {
 	d := arg.(*Device)
+	d.zonesTold(err)
+	d.wake()
+	d.wakeUser()
+}
+
+// zonesTold books whether the zones of a band were finished: they count as open
+// until it works, and it is tried again.
+func (d *Device) zonesTold(err error) {
+	d.zoneErr = err
+	if err == nil || isNoSpace(err) { // a full host file system is not a broken device
+		d.zoneFails = 0
+	} else {
+		d.zoneFails++
+	}
 	if err != nil {
 		d.retryLater()
 	}
-	d.wake()
-	d.wakeUser()
+}
+
+// zonesHold says whether users, or compaction for them, need a band that the
+// limits of open zones do not let them open, because zones could not be finished,
+// and nothing is under way that would help.
+func (d *Device) zonesHold() bool {
+	t := &d.log_.cur
+	if !t.band {
+		t = &d.compaction.stream
+	}
+	return d.zoneErr != nil && !d.zonesAllow(t) && d.bands[segClosing] == 0 && d.gc.waits() && d.compaction.waits()
 }
 
 // settleZones finishes or empties zones that an earlier life left open in bands
 // that are not in use: the device counts them against its limits.
 func (d *Device) settleZones(done func(d *Device, err error)) {
 	left := 1
-	finished := func(arg any, err error) {
-		d := arg.(*Device)
-		if err != nil {
-			d.retryLater() // they count as open until it works
-		}
+	oneDone := func(d *Device) {
 		if left--; left == 0 {
 			done(d, nil)
 		}
 	}
+	finished := func(arg any, err error) {
+		d := arg.(*Device)
+		d.zonesTold(err)
+		oneDone(d)
+	}
 	emptied := func(arg any, err error) {
 		s := arg.(*segment)
 		s.releaseZones()
-		finished(s.d, err)
+		if err != nil {
+			s.d.retryLater()
+		}
+		oneDone(s.d)
 	}
 	for i := range d.segs {
 		s := &d.segs[i]
@@ -205,7 +230,7 @@ func (d *Device) settleZones(done func(d *Device, err error)) {
 		}
 		d.zones.Finish(uint64(s.id), finished, d)
 	}
-	d.th.Post(func(arg any) { finished(arg, nil) }, d)
+	d.th.Post(func(arg any) { oneDone(arg.(*Device)) }, d)
 }
 
 // zoneChanged hears that a zone takes no writes any more. What it holds is
