@@ -25,8 +25,9 @@
 // 1000). In a path or a value a comma, colon, semicolon or backslash is written
 // behind a backslash; a colon in a path needs none.
 //
-// An errinj rule is one of fail=ERRNO (EIO, ENOMEM, ENOSPC, ...), delay=TIME,
-// corrupt, tear, drop, hang, and when to do it: op=read+write (or all),
-// lba=FROM-TO, nth=N (that one only), every=N, prob=0.01, seed=N, after=N,
-// count=N (so often at most).
+// An errinj rule is one of fail=ERRNO (EIO, ENOMEM, ENOSPC, ...; with landed it
+// is done all the same), delay=TIME, corrupt, tear (with sectors also within
+// blocks), drop, hang, and when to do it: op=read+write (or all), lba=FROM-TO,
+// nth=N (that one only), every=N, prob=0.01, seed=N, after=N, count=N (so often
+// at most).
 package spec
