@@ -174,16 +174,13 @@ func (d *Device) noBandToWin() bool {
 	return d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil
 }
 
-// Cramped says whether all that is under way are moves that wait for a band
-// which only users can make, by replacing or trimming what they wrote: too many
-// zones have failed. Writes go on while there are free chunks.
+// Cramped says whether all that is under way are moves of compaction that wait
+// for a band which only users can make, by replacing or trimming what they
+// wrote: too many zones have failed. Writes go on while there are free chunks.
 func (d *Device) Cramped() bool {
-	c, g := &d.compaction, &d.gc
-	if d.health != HealthOK || d.log_.q.head != nil || d.log_.rehome != nil || !c.stalled() || !g.stalled() ||
-		d.bands[segClosing]+d.bands[segQuarantine] != 0 || !d.idleBut(c.under+g.under) {
-		return false
-	}
-	return g.waiting != nil && d.freeBands.n == 0 || c.waiting != nil && d.noBandToWin()
+	c := &d.compaction
+	return d.health == HealthOK && d.log_.q.head == nil && d.log_.rehome == nil && c.waiting != nil && c.stalled() &&
+		d.noBandToWin() && d.bands[segClosing]+d.bands[segQuarantine] == 0 && d.idleBut(c.under)
 }
 
 // bandEmptied books that relocation is through with a band. When it has been
