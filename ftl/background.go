@@ -112,7 +112,7 @@ func runBackground(arg any) {
 		d.compaction.writeWaiting()
 		d.compaction.run()
 	}
-	if d.log_.q.head != nil || d.log_.rehome != nil {
+	if d.log_.q.head != nil || d.log_.rehome != nil || d.gc.waiting != nil {
 		d.pack()
 	}
 	d.checkStuck()
@@ -126,7 +126,7 @@ func runBackground(arg any) {
 // taken more, than the reserve makes up for.
 func (d *Device) checkStuck() {
 	l := &d.log_
-	if d.health != HealthOK || l.q.head == nil && l.rehome == nil {
+	if d.health != HealthOK || d.strandedHelped() || l.q.head == nil && l.rehome == nil {
 		return
 	}
 	if d.zoneFails > maxZoneFailures && d.zonesHold() {
@@ -153,11 +153,19 @@ func (d *Device) checkStuck() {
 // giveUpWriting ends the writing, unless there are retired segments to try once
 // more.
 func (d *Device) giveUpWriting(band bool, why string) {
-	if !d.log_.tookBack && d.takeBack(band) {
-		d.log_.tookBack = true
-		return
+	if !d.takeBackOnce(band) {
+		d.fail(HealthReadOnly, why, unix.ENOSPC)
 	}
-	d.fail(HealthReadOnly, why, unix.ENOSPC)
+}
+
+// takeBackOnce is takeBack, if it was not tried since users wrote last.
+func (d *Device) takeBackOnce(band bool) bool {
+	l := &d.log_
+	if l.tookBack || !d.takeBack(band) {
+		return false
+	}
+	l.tookBack = true
+	return true
 }
 
 // noChunkToWin says whether a record waits to be written again, and all chunks
@@ -174,13 +182,17 @@ func (d *Device) noBandToWin() bool {
 	return d.wantsBand() && d.freeBands.n <= d.lim.gcReserve && d.gc.rests() && !d.gc.blocked && !d.maySucceedLater() && pickBand(d) == nil
 }
 
-// Cramped says whether all that is under way are moves of compaction that wait
-// for a band which only users can make, by replacing or trimming what they
-// wrote: too many zones have failed. Writes go on while there are free chunks.
+// Cramped says whether all that is under way are moves that wait for a band
+// which only users can make, by replacing or trimming what they wrote: too many
+// zones have failed. Either relocation can win none, or it has none to begin with
+// and the log has no room for a detour. Writes go on while there are free chunks.
 func (d *Device) Cramped() bool {
-	c := &d.compaction
-	return d.health == HealthOK && d.log_.q.head == nil && d.log_.rehome == nil && c.waiting != nil && c.stalled() &&
-		d.noBandToWin() && d.bands[segClosing]+d.bands[segQuarantine] == 0 && d.idleBut(c.under)
+	c, g := &d.compaction, &d.gc
+	if d.health != HealthOK || d.log_.q.head != nil || d.log_.rehome != nil || !c.stalled() || !g.stalled() ||
+		d.bands[segClosing]+d.bands[segQuarantine] != 0 || !d.idleBut(c.under+g.under) {
+		return false
+	}
+	return d.stranded() && !d.mayDetour() || c.waiting != nil && d.noBandToWin()
 }
 
 // bandEmptied books that relocation is through with a band. When it has been
@@ -222,8 +234,14 @@ func (d *Device) oneWillBeFree() bool {
 	if d.bands[segClosing]+d.bands[segOpening]+d.chunks[segClosing]+d.chunks[segOpening] > 0 {
 		return true
 	}
+	return d.willBeFree(false) || d.willBeFree(true)
+}
+
+// willBeFree says whether a checkpoint, or the end of a read, will free a segment
+// of the kind.
+func (d *Device) willBeFree(band bool) bool {
 	for i := range d.segs {
-		if s := &d.segs[i]; s.state == segQuarantine && (s.freeable || s.lastU <= d.ackedU) {
+		if s := &d.segs[i]; s.band == band && s.state == segQuarantine && (s.freeable || s.lastU <= d.ackedU) {
 			return true
 		}
 	}

@@ -145,13 +145,13 @@ func (d *Device) Health() (Health, error) { return d.health, d.failure }
 // Idle says whether nothing is under way and nothing waits: no request, move,
 // checkpoint or segment transition.
 func (d *Device) Idle() bool {
-	return d.compaction.rests() && d.idleBut(0)
+	return d.compaction.rests() && d.gc.rests() && d.idleBut(0)
 }
 
-// idleBut says whether nothing is under way but so many moves of compaction.
+// idleBut says whether nothing is under way but so many moves.
 func (d *Device) idleBut(moves int) bool {
-	return d.inUse == 0 && d.gc.under == 0 && d.compaction.under == moves && !d.ckpt.active && !d.awake && !d.userAwake &&
-		d.gc.rests() && d.log_.under == 0 && !d.flusher.under &&
+	return d.inUse == 0 && d.gc.under+d.compaction.under == moves && !d.ckpt.active && !d.awake && !d.userAwake &&
+		d.log_.under == 0 && !d.flusher.under &&
 		d.sbw.stage == sbIdle && d.chunks[segOpening]+d.bands[segOpening] == 0 && d.closing() == 0
 }
 

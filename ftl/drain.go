@@ -135,6 +135,7 @@ func (dr *drain) finish() {
 	}
 	if dr.mayKnowMore() {
 		d.log.Warn("blocks that the summary does not describe, the segment is scanned", "kind", s.kindName(), "id", s.id)
+		d.stats.Undescribed += uint64(d.valid[s.idx])
 		dr.rescan()
 		return
 	}

@@ -46,6 +46,7 @@ type loadOp struct {
 	n     uint64
 	slot  uint32
 	page  uint64 // next page to read by itself after the window failed
+	tries int    // of that page
 	busy  bool
 }
 
@@ -191,20 +192,21 @@ func (ld *loader) names(p uint64, slot uint32) bool {
 func loadWindowDone(x *devIO, err error) {
 	op := x.owner.(*loadOp)
 	ld := op.ld
-	if err != nil {
-		op.page = op.first
-		op.nextPage()
-		return
-	}
-	for i := range op.n {
-		if p := op.first + i; ld.names(p, op.slot) {
-			ld.take(p, op.buf[i*blockSize:(i+1)*blockSize])
+	op.page, op.tries = op.first, 0
+	for i := uint64(0); err == nil && i < op.n; i++ {
+		op.page = op.first + i
+		if ld.names(op.page, op.slot) {
+			err = ld.take(op.page, op.buf[i*blockSize:(i+1)*blockSize])
 		}
 	}
-	op.release()
+	if err == nil {
+		op.release()
+		return
+	}
+	op.nextPage()
 }
 
-// nextPage reads the pages of a window that failed one by one.
+// nextPage reads, one by one, what is left of a window that failed.
 func (op *loadOp) nextPage() {
 	ld := op.ld
 	for op.page < op.first+op.n && !ld.names(op.page, op.slot) {
@@ -220,12 +222,18 @@ func (op *loadOp) nextPage() {
 
 func loadPageDone(x *devIO, err error) {
 	op := x.owner.(*loadOp)
+	if err == nil {
+		err = op.ld.take(op.page, op.buf[:blockSize])
+	}
+	if op.tries++; err != nil && op.tries < readTries {
+		op.nextPage()
+		return
+	}
 	if err != nil {
-		op.ld.rot(op.page)
-	} else {
-		op.ld.take(op.page, op.buf[:blockSize])
+		op.ld.rot(op.page, err)
 	}
 	op.page++
+	op.tries = 0
 	op.nextPage()
 }
 
@@ -236,20 +244,20 @@ func (op *loadOp) release() {
 }
 
 // take checks a page and loads it.
-func (ld *loader) take(p uint64, block []byte) {
+func (ld *loader) take(p uint64, block []byte) error {
 	d := ld.d
 	k, _ := record.SplitDirEntry(*d.ckpt.dirEntry(d.sb.DirSlot, p))
 	if err := record.CheckPage(block, p, k, d.seed); err != nil {
 		d.stats.crc(d.meta, SourceL2P)
-		ld.rot(p)
-		return
+		return err
 	}
 	d.table.Load(p, block)
 	if d.lay.L2PEntryBytes == 8 {
 		ld.account(p)
-		return
+	} else {
+		ld.count(p, block)
 	}
-	ld.count(p, block)
+	return nil
 }
 
 // count is account for a page of 4-byte entries that lies in a buffer: a load
@@ -365,7 +373,7 @@ func (ld *loader) account(p uint64) {
 }
 
 // rot marks the blocks of a page that cannot be trusted as lost.
-func (ld *loader) rot(p uint64) {
+func (ld *loader) rot(p uint64, err error) {
 	d := ld.d
 	ld.rotten++
 	from, to := d.pageSpan(p)
@@ -374,7 +382,7 @@ func (ld *loader) rot(p uint64) {
 	}
 	d.stats.Lost += to - from
 	d.log.Error("L2P page is rotten: its blocks fail until they are written again",
-		"page", p, "first_lba", from, "blocks", to-from)
+		"page", p, "first_lba", from, "blocks", to-from, "err", err)
 }
 
 func (ld *loader) end(err error) {

@@ -286,6 +286,39 @@ func TestRottenPages(t *testing.T) {
 	}
 }
 
+// TestPagesAreTriedAgain: a page that cannot be read in its run is read alone,
+// and as often as a user's block, before it counts as rotten.
+func TestPagesAreTriedAgain(t *testing.T) {
+	b := newBed(t, tiny)
+	b.create()
+	require.Greater(t, b.d.table.Pages(), uint64(2))
+	b.fill()
+	b.stop(false)
+	_, slot := record.SplitDirEntry(*b.d.ckpt.dirEntryOf(b, 1))
+	page := b.region(layout.L2PSlot(slot)).Offset + 1
+	for _, action := range []errinj.Action{errinj.Fail, errinj.Corrupt} {
+		for _, n := range []uint64{1, readTries, readTries + 1} {
+			t.Run(fmt.Sprint(action, n), func(t *testing.T) {
+				b.t = t
+				tw := b.image()
+				tw.fault(onCache, errinj.Rule{
+					Action: action, Bits: 8, Ops: bdev.Ops(bdev.OpRead), From: page, To: page + 1, Count: n,
+				})
+				require.NoError(t, tw.start(tw.cfg))
+				if n > readTries {
+					require.Equal(t, uint64(1), tw.d.LoadReport().RottenPages)
+					require.ErrorIs(t, tw.health(HealthReadOnly), ErrLoss)
+				} else {
+					require.Zero(t, tw.d.LoadReport().RottenPages)
+					tw.mustBe(HealthOK)
+					tw.good()
+				}
+				tw.end()
+			})
+		}
+	}
+}
+
 // dirEntryOf reads an entry of the committed directory from the media.
 func (c *ckptState) dirEntryOf(b *bed, p uint64) *uint32 {
 	off := b.region(layout.L2PDir(b.d.sb.DirSlot, 0)).Offset * 4096

@@ -198,7 +198,11 @@ func (d *Device) voidRecord(r *recordOp, err error, kept *queue) {
 			d.complete(p.req)
 		}
 	}
+	op := r.move
 	l.giveOp(r)
+	if op != nil {
+		op.detourFailed()
+	}
 }
 
 // keep puts a run, of which a record is void, on the list to be written again.
@@ -226,11 +230,12 @@ func (d *Device) settleVoid() bool {
 	if l.voidActive {
 		return false
 	}
-	if l.q.head == nil {
+	if l.q.head == nil && !d.stranded() {
 		return false
 	}
 	if d.th.Now()-l.voidTried < voidRetryNs {
 		d.dropQueue(l.voidErr)
+		d.retryLater()
 		return false
 	}
 	s := l.cur.segment(1)

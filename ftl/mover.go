@@ -351,6 +351,7 @@ func (op *moveOp) enqueue() {
 	m.writeWaiting()
 	if m.waiting != nil {
 		m.d.checkStuck()
+		m.d.wake() // it may be stranded
 	}
 }
 

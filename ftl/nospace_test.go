@@ -13,7 +13,7 @@ import (
 )
 
 // onlyErr requires that some requests failed, all of them with want.
-func onlyErr(t *testing.T, failed map[error]int, want error) {
+func onlyErr(t testing.TB, failed map[error]int, want error) {
 	t.Helper()
 	require.NotEmpty(t, failed)
 	for e, n := range failed {

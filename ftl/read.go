@@ -46,6 +46,7 @@ type readOp struct {
 	tries int
 	found uint64 // checksum that the slow path found in a record header
 	known bool   // found holds one, for address at
+	doubt bool   // a sound summary has another checksum, or none
 	back  uint32 // how far in front of the block the header is sought
 	at    l2p.Addr
 	next  *readOp
@@ -277,7 +278,7 @@ func (op *readOp) arrived() {
 		// One bad block must not fail its neighbours: read them one by one.
 		d.stats.SlowReads++
 		d.unpin(op.seg)
-		op.slow, op.tries, op.known = 0, 0, false
+		op.slow, op.tries, op.known, op.doubt = 0, 0, false, false
 		op.startSlow()
 		return
 	}

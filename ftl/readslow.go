@@ -36,7 +36,7 @@ func (op *readOp) startSlow() {
 func (op *readOp) nextSlow() {
 	op.slow++
 	op.tries = 0
-	op.known = false
+	op.known, op.doubt = false, false
 }
 
 // readSlow reads one block and its checksum.
@@ -64,17 +64,19 @@ func (op *readOp) readSlow(lba uint64, a l2p.Addr) {
 // slowArrived judges the block and goes on with it or the next.
 func (op *readOp) slowArrived() {
 	d := op.d
-	ok := op.err == nil
+	ok, compared := op.err == nil, false
 	if ok && !d.cfg.NoVerify {
-		known := op.serr == nil || op.seg.vss()
-		if ok = known; ok {
-			ok, known = op.verify(0, op.bufs[op.slow])
+		if ok = op.serr == nil || op.seg.vss(); ok {
+			ok, compared = op.verify(0, op.bufs[op.slow])
 		}
-		if !ok && known {
+		if !ok && compared {
 			d.stats.crc(op.seg.dev, SourceUser)
 		}
 	}
 	if ok {
+		if op.known && op.doubt {
+			d.stats.Undescribed++
+		}
 		d.unpin(op.seg)
 		op.nextSlow()
 		op.startSlow()
@@ -86,6 +88,7 @@ func (op *readOp) slowArrived() {
 		// that met what it could not read, or of a segment with a record that failed,
 		// landed, and was found by a load that could not read the summary.
 		if op.err == nil && !op.known && !op.seg.vss() {
+			op.doubt = compared
 			op.searchHeader() // keeps the pin
 			return
 		}

@@ -67,11 +67,13 @@ type Stats struct {
 	CkptAborted uint64 `json:"ckpt_aborted"` // given up before their commit
 	Compacted   uint64 `json:"compacted"`    // chunks emptied by compaction
 	Relocated   uint64 `json:"relocated"`    // bands emptied by relocation
+	Detoured    uint64 `json:"detoured"`     // blocks that relocation wrote through the log, for want of a band
 	Throttled   uint64 `json:"throttled"`    // times that user records waited for space
 	NoChunk     uint64 `json:"no_chunk"`     // times that they waited for a chunk in quarantine
 	BufferWaits uint64 `json:"buffer_waits"` // times that a write found the write buffer full
 	BufferLost  uint64 `json:"buffer_lost"`  // blocks that were acknowledged from a write buffer and never written
 	SumMisses   uint64 `json:"sum_misses"`   // reads that had to fetch checksums
+	Undescribed uint64 `json:"undescribed"`  // blocks that a sound summary does not describe: a record failed and landed
 	SlowReads   uint64 `json:"slow_reads"`   // runs read again block by block because something failed
 	Overtaken   uint64 `json:"overtaken"`    // blocks left out of moves: replaced by users meanwhile, or not readable
 	Outdated    uint64 `json:"outdated"`     // ... while a move wrote them: written in vain

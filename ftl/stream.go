@@ -53,6 +53,14 @@ func (t *stream) segment(need uint32) *segment {
 	return t.cur
 }
 
+// room is the number of slots that an open segment has left.
+func (s *segment) room() uint64 {
+	if s == nil || s.state != segOpen || s.broken {
+		return 0
+	}
+	return uint64(s.body - s.next)
+}
+
 // openNext starts opening a free segment.
 func (t *stream) openNext() {
 	d := t.d

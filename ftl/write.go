@@ -50,6 +50,7 @@ type recordOp struct {
 	vss       []byte
 	bufs      [][]byte // header slot, then data
 	parts     []part
+	move      *moveOp // on a detour (detour.go); nobody else waits for the record then
 	lbas      []uint64
 	counts    []uint64 // of ranges
 	sums      []uint64
@@ -166,7 +167,7 @@ func (l *logState) takeOp() *recordOp {
 	l.free = r.next
 	r.next = nil
 	r.parts, r.bufs = r.parts[:0], r.bufs[:0]
-	r.n, r.rehomed, r.effective = 0, 0, false
+	r.n, r.rehomed, r.effective, r.move = 0, 0, false, nil
 	l.under++
 	return r
 }
@@ -192,7 +193,7 @@ func (d *Device) pack() {
 		d.abandonLog()
 		return
 	}
-	if l.failing || !d.rehomeRecords() || !d.settleVoid() {
+	if l.failing || !d.rehomeRecords() || !d.settleVoid() || !d.detour() {
 		return
 	}
 	for l.q.head != nil && l.free != nil {
@@ -215,13 +216,19 @@ func (d *Device) pack() {
 		} else {
 			r.packData(s)
 		}
-		l.nextU++
-		r.u = l.nextU
-		l.ring[r.u%uint64(len(l.ring))] = r
-		d.stats.Records++
+		d.number(r)
 		r.write(s)
 		d.paid(r.w.slots)
 	}
+}
+
+// number gives a record its place in the order of the log.
+func (d *Device) number(r *recordOp) {
+	l := &d.log_
+	l.nextU++
+	r.u = l.nextU
+	l.ring[r.u%uint64(len(l.ring))] = r
+	d.stats.Records++
 }
 
 // enoughWaits says whether what waits is worth a record of its own.
@@ -299,8 +306,10 @@ func (r *recordOp) packTrims() {
 // write gives the record its slots and submits it.
 func (r *recordOp) write(s *segment) {
 	d := r.d
-	d.log_.recovers()
-	d.rounds = 0
+	if r.move == nil {
+		d.log_.recovers()
+		d.rounds = 0
+	}
 	d.lastG++
 	g := d.lastG
 	slots := r.slotsNeeded()
@@ -354,7 +363,7 @@ func (r *recordOp) write(s *segment) {
 	bufs := s.pad(&r.w, slots, r.bufs)
 	r.bufs = bufs[:len(r.bufs)] // written elsewhere it may need another pad
 	d.log_.writing++
-	r.io.prepare(s.dev, bdev.OpWrite, bufs, vss, s.off+uint64(slot), uint64(r.w.slots), SourceUser)
+	r.io.prepare(s.dev, bdev.OpWrite, bufs, vss, s.off+uint64(slot), uint64(r.w.slots), r.source())
 	r.io.call(recordWritten, r)
 }
 
@@ -371,8 +380,16 @@ func (r *recordOp) writeVSS(s *segment, g uint64) {
 		s.sum.Put(r.w.slot+uint32(i), record.Entry{LBA: r.lbas[i], U: r.u, Sum: r.sums[i]})
 	}
 	d.log_.writing++
-	r.io.prepare(s.dev, bdev.OpWrite, r.bufs[1:], r.vss[:r.n*stride], addr, uint64(r.n), SourceUser)
+	r.io.prepare(s.dev, bdev.OpWrite, r.bufs[1:], r.vss[:r.n*stride], addr, uint64(r.n), r.source())
 	r.io.call(recordWritten, r)
+}
+
+// source is who has the record written.
+func (r *recordOp) source() Source {
+	if r.move != nil {
+		return SourceGC
+	}
+	return SourceUser
 }
 
 // markOf is the mark that stands for a record without data.
@@ -420,7 +437,7 @@ func (d *Device) afterRecord() {
 	if l.failing && l.writing == 0 {
 		d.voidRecords()
 	}
-	if l.q.head != nil || l.rehome != nil {
+	if l.q.head != nil || l.rehome != nil || d.gc.waiting != nil {
 		d.wakeUser()
 	}
 }
@@ -462,6 +479,9 @@ func (d *Device) switchRecord(r *recordOp) {
 	s := r.w.seg
 	switch r.kind {
 	case record.KindData:
+		if r.move != nil {
+			r.beforeDetour()
+		}
 		d.mapData(r, s.addr+l2p.Addr(r.w.slot+d.headerSlots()))
 	case record.KindTrim:
 		for i := range r.n {
@@ -481,7 +501,11 @@ func (d *Device) switchRecord(r *recordOp) {
 		d.noteIfEmpty(s)
 	}
 	d.answer(r)
+	op := r.move
 	l.giveOp(r)
+	if op != nil {
+		op.detoured()
+	}
 	d.wakeIfDue()
 }
 

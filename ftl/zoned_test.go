@@ -367,7 +367,7 @@ func TestNoSpaceToFinishZones(t *testing.T) {
 				rule := errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail, Err: unix.ENOSPC}
 				full, err := top.Add(rule)
 				require.NoError(t, err)
-				onlyErr(t, b.churn(3000, 6, 8), unix.ENOSPC)
+				b.refused(unix.ENOSPC)
 				for range 5 {
 					b.pass(4 * time.Second) // for many attempts
 					onlyErr(t, b.churn(5, 4, 2), unix.ENOSPC)
@@ -379,7 +379,7 @@ func TestNoSpaceToFinishZones(t *testing.T) {
 				require.Empty(t, b.churn(600, 6, 8))
 				full, err = top.Add(rule)
 				require.NoError(t, err)
-				onlyErr(t, b.churn(3000, 6, 8), unix.ENOSPC)
+				b.refused(unix.ENOSPC)
 				b.submit(OpWrite, 3, 4, false)
 				b.ended(fast)
 				full.Remove()
@@ -403,7 +403,7 @@ func TestZonesThatAreNeverFinished(t *testing.T) {
 			b, top := limitedZones(t, cached)
 			_, err := top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneFinish), Action: errinj.Fail})
 			require.NoError(t, err)
-			onlyErr(t, b.churn(3000, 6, 8), unix.EROFS)
+			b.refused(unix.EROFS)
 			b.mustBe(HealthReadOnly)
 			require.ErrorContains(t, b.d.failure, "zones cannot be finished")
 			b.good()
@@ -427,6 +427,19 @@ func limitedZones(t *testing.T, cached bool) (*bed, *errinj.Driver) {
 	b.create()
 	b.fill()
 	return b, top
+}
+
+// refused writes until that fails with want. It may take long: zones that records
+// fill to the end need not be finished.
+func (b *bed) refused(want error) {
+	b.t.Helper()
+	for range 20 {
+		if failed := b.churn(1000, 6, 8); len(failed) > 0 {
+			onlyErr(b.t, failed, want)
+			return
+		}
+	}
+	b.t.Fatal("no write was refused")
 }
 
 // ended stops a device with another one in front of its base.

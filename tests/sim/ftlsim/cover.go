@@ -189,10 +189,17 @@ func (p *Play) keptTrims(found map[uint64]uint64) {
 // loaded counts what a start found.
 func (p *Play) loaded() { p.dev.Loaded(p.count) }
 
-// ended counts what happened in the life that ends.
+// headersOnly counts blocks that the sound summary of their segment does not describe.
+const headersOnly = "block known to headers only"
+
+// ended counts what happened in the life that ends. Summaries describe all that is mapped to their segments, unless
+// writes failed, or what was written changed.
 func (p *Play) ended() {
 	if p.dev != nil {
 		p.dev.Ended(p.count)
+	}
+	if n := p.Counters[headersOnly]; n > 0 && !p.kind.Errors && !p.kind.Rot {
+		p.failf("%d blocks are known to headers only: summaries do not describe them", n)
 	}
 }
 

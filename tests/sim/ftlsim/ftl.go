@@ -163,6 +163,7 @@ func (f *ftlDevice) Check(done func(problem error)) {
 		return
 	}
 	f.d.Check(func(rep *ftl.CheckReport, err error) {
+		f.b.Count(headersOnly, rep.Undescribed)
 		if err == nil && !rep.OK() {
 			err = fmt.Errorf("the check found: %v", rep.Problems)
 		}
@@ -278,11 +279,13 @@ func (f *ftlDevice) Ended(add func(name string, n uint64)) {
 	add("block lost", s.Lost)
 	add("chunks compacted", s.Compacted)
 	add("bands relocated", s.Relocated)
+	add("blocks moved through the log", s.Detoured)
 	add("writes throttled", s.Throttled)
 	add("write buffer full", s.BufferWaits)
 	add("answered write given up", s.BufferLost)
 	add("quarantine waited for", s.NoChunk)
 	add("slow read path", s.SlowReads)
+	add(headersOnly, s.Undescribed)
 	add("checksums fetched", s.SumMisses)
 	add("block replaced before its move", s.Overtaken)
 	add("move raced a write", s.Outdated)

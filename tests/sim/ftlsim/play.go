@@ -179,7 +179,7 @@ func (p *Play) oneLife(l *Life) error {
 // boot begins a life.
 func (p *Play) boot(l *Life) error {
 	o := p.plan.World
-	b := &Boot{Plan: p.plan, Calm: l.Calm, Tried: p.tried, Count: p.count, Failf: p.failf}
+	b := &Boot{Plan: p.plan, Tolerant: p.tolerant, Tried: p.tried, Count: p.count, Failf: p.failf}
 	for _, d := range p.disks {
 		b.Spoilt = b.Spoilt || d.Stats().Garbled > 0
 	}

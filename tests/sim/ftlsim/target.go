@@ -93,7 +93,8 @@ type Boot struct {
 	Force  bool // the device is made whatever stands there
 	// Count adds to a counter of the run.
 	Count func(name string, n uint64)
-	Calm  bool // nothing fails in this life
+	// Tolerant says whether requests that are submitted now may fail.
+	Tolerant func() bool
 	// Failf reports what a target finds wrong.
 	Failf func(format string, args ...any)
 }

@@ -95,18 +95,13 @@ func (f *Flat) EndCheckpoint() {
 	{
 		rule: "12", name: "the other slot is taken for a rotten page", test: rot,
 		edits: []edit{{"ftl/load.go", `
-		d.stats.crc(d.meta, SourceL2P)
-		ld.rot(p)
-		return
-	}
+		op.ld.rot(op.page, err)
 `, `
-		ld.other(p, block)
-		return
-	}
+		op.ld.other(op.page, err)
 `}, {"ftl/load.go", `
 // count is account for a page of 4-byte entries`, `
 // other takes whatever page stands in the slot that the directory does not name.
-func (ld *loader) other(p uint64, block []byte) {
+func (ld *loader) other(p uint64, why error) {
 	d := ld.d
 	_, slot := record.SplitDirEntry(*d.ckpt.dirEntry(d.sb.DirSlot, p))
 	buf := iobuf.Alloc(blockSize)
@@ -119,7 +114,7 @@ func (ld *loader) other(p uint64, block []byte) {
 			k |= uint64(buf[16+i]) << (8 * i)
 		}
 		if err != nil || record.CheckPage(buf, p, k, d.seed) != nil {
-			ld.rot(p)
+			ld.rot(p, why)
 		} else {
 			d.table.Load(p, buf)
 			ld.account(p)

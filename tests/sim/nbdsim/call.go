@@ -16,6 +16,7 @@ type call struct {
 	body   []byte          // of a write
 	skip   uint64          // bytes that a read asks for in front of the player's
 	want   proto.Errno     // the answer to the client's own
+	fails  bool            // ... which is a read and may meet what cannot be read
 	data   []byte          // what a read returned
 	filled uint64
 	chunks int

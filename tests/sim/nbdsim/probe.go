@@ -6,6 +6,13 @@ import (
 	"goftl/tests/sim"
 )
 
+// probe makes a request of a client's own.
+func (d *device) probe(c *client) *call {
+	k := probe(d.rnd, d.cells.bytes(), c.talk.structured, d.b.ReadOnly)
+	k.fails = k.want == proto.OK && k.q.Command == proto.CmdRead && d.b.Tolerant()
+	return k
+}
+
 // probe is a request that changes nothing, with the answer that it must get: one that is refused, or does nothing.
 func probe(r *sim.Rand, size uint64, structured, readOnly bool) *call {
 	k := &call{want: proto.ErrInval}

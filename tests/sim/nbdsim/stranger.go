@@ -50,7 +50,7 @@ func (d *device) stranger() {
 	case 5: // reads slowly
 		c.gulp, c.lag = 1+int(d.rnd.Skewed(1<<14)), 100_000
 		for range d.rnd.IntN(10) {
-			c.carry(probe(d.rnd, size, c.talk.structured, d.b.ReadOnly))
+			c.carry(d.probe(c))
 		}
 	}
 	way := d.rnd.IntN(numWays)

@@ -1,0 +1,103 @@
+package ftl
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"goftl/bdev"
+	"goftl/bdev/errinj"
+)
+
+// stranded makes a full device of which every free band has lost its zones:
+// relocation finds out when it opens them.
+func stranded(t *testing.T, change func(g *geometry)) *bed {
+	g := zonedTiny(tiny)
+	change(&g)
+	b := newBed(t, g)
+	b.create()
+	b.fill()
+	require.Empty(t, b.churn(300, 4, 8))
+	b.settleAll()
+	for i := range b.d.segs {
+		if s := &b.d.segs[i]; s.band && s.state == segFree {
+			for u := range uint64(2) {
+				require.NoError(t, b.zoned.SetZoneState(uint64(s.id)*2+u, bdev.ZoneOffline))
+			}
+		}
+	}
+	return b
+}
+
+// TestDetour: relocation that has no band to begin with goes through the log, and
+// has bands again afterwards. Users notice nothing, and a crash at any moment is
+// survived.
+func TestDetour(t *testing.T) {
+	for name, change := range map[string]func(g *geometry){
+		"headers":  func(*geometry) {},
+		"metadata": func(g *geometry) { g.md = 64 },
+		"volatile": func(g *geometry) { g.volatile, g.lag = true, 30*time.Microsecond },
+		"buffered": func(g *geometry) { g.buffer = 16 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := stranded(t, change)
+			if b.geo.buffer == 0 {
+				b.crashEvery(50)
+			}
+			require.Empty(t, b.churn(1200, 4, 8))
+			require.NotZero(t, b.stats().Detoured)
+			b.settleAll()
+			b.mustBe(HealthOK)
+			b.good()
+			s := b.stats()
+			require.GreaterOrEqual(t, s.FreeBands+s.QuarantinedBands, uint64(b.d.lim.gcStart), "space is won again")
+			require.NotZero(t, s.Cache[SourceGC].Write.Blocks, "what is on a detour is not counted as a user's")
+			require.NoError(t, b.d.CheckInvariants())
+			b.stopsWell()
+		})
+	}
+}
+
+// TestDetourThatFails: the cache has no space, or fails, just when relocation
+// goes through it. What is on the detour is still where it was, or is written
+// again elsewhere.
+func TestDetourThatFails(t *testing.T) {
+	for _, err := range []unix.Errno{unix.ENOSPC, unix.EIO} {
+		t.Run(err.Error(), func(t *testing.T) {
+			b := stranded(t, func(g *geometry) { g.lag = 30 * time.Microsecond })
+			from, to := b.chunksOf()
+			faults, hit := 0, 0
+			look := func() bool {
+				if b.d.log_.under == 0 && b.d.stranded() && b.d.mayDetour() && faults < 3 {
+					faults++ // the next record is the detour
+					b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: err, Ops: writeOps, From: from, To: to, Count: 1})
+				}
+				if b.d.gc.blocked && b.d.baseErr == nil {
+					hit++ // its record is void
+				}
+				for _, r := range b.d.log_.ring {
+					if r != nil && r.move != nil && r.rehomed > 0 {
+						hit++
+					}
+				}
+				return len(b.wait) < 8
+			}
+			for range 900 {
+				b.submit(OpWrite, b.rnd.Uint64N(b.d.Blocks()-3), 3, false)
+				b.until("room", look)
+			}
+			b.drainAll()
+			require.NotZero(t, hit)
+			b.heal()
+			b.pass(time.Second)
+			require.Empty(t, b.churn(300, 4, 8))
+			require.NotZero(t, b.stats().Detoured)
+			b.settleAll()
+			b.mustBe(HealthOK)
+			b.good()
+			b.stopsWell()
+		})
+	}
+}
