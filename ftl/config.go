@@ -179,6 +179,10 @@ type Config struct {
 	alloc  func(size int) []byte // of write buffers; tests have it fail
 	// Progress, if set, is told how far a load is; total may be 0.
 	Progress func(phase string, done, total uint64)
+	// DetourEvery has one in so many moves of relocation take the way through the
+	// log that is for want of bands, though there are some. It is for tests: what
+	// is rare must not be tested rarely. 0: none.
+	DetourEvery int
 	// OnHealth, if set, is told when the device serves less than before.
 	OnHealth func(h Health, err error)
 }

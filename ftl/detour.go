@@ -22,11 +22,15 @@ import (
 // stranded says whether relocation waits for a band, there is none, and none is
 // on its way.
 func (d *Device) stranded() bool {
-	m := &d.gc
-	if m.waiting == nil || m.blocked || d.freeBands.n > 0 || d.quiesce || d.ckpt.active || d.health != HealthOK {
+	m, t := &d.gc, &d.gc.stream
+	switch {
+	case m.waiting == nil || m.blocked || d.quiesce || d.health != HealthOK:
+		return false
+	case m.waiting.strays && d.log_.sound():
+		return true
+	case d.freeBands.n > 0 || d.ckpt.active:
 		return false
 	}
-	t := &m.stream
 	return t.cur == nil && t.next == nil && d.bands[segOpening]+d.bands[segClosing] == 0 && !d.willBeFree(true)
 }
 
@@ -39,40 +43,140 @@ func (d *Device) strandedHelped() bool {
 	return d.mayDetour() || d.takeBackOnce(true)
 }
 
-// mayDetour says whether the log has room for what is valid in the segment whose
-// move waits longest: part of it would take room and free nothing.
+// straysNow says whether a move takes a detour though there are bands.
+func (d *Device) straysNow(op *moveOp) bool {
+	m, every := op.m, d.cfg.DetourEvery
+	if m != &d.gc || every == 0 {
+		return false
+	}
+	m.turn++
+	return m.turn%every == 0
+}
+
+// sound says whether nothing has failed in the log that must be mended before
+// anything new is written: that may need a band, which no move may hold up then.
+func (l *logState) sound() bool { return l.rehome == nil && l.voidFrom == 0 && !l.failing }
+
+// mayDetour says whether a detour is under way, or can be: the log has room for
+// all that is valid in some band. Part of it would take room and free nothing.
 func (d *Device) mayDetour() bool {
-	s := d.gc.waiting.d.seg
-	valid := uint64(d.valid[s.idx])
+	if d.detourFits() {
+		return true
+	}
+	if d.gc.detour != nil {
+		return d.gc.detour.goesOn()
+	}
+	return d.detourVictim() != nil
+}
+
+// goesOn says whether a drain will come to an end without room for what waits.
+func (dr *drain) goesOn() bool {
+	m := dr.m
+	return !dr.ready || dr.slot < dr.seg.body && m.under <= m.limit || !m.stalled()
+}
+
+// detourRoom is the number of slots that the log has left.
+func (d *Device) detourRoom() uint64 {
 	log := &d.log_.cur
 	body, free := uint64(d.segs[0].body), d.freeChunks.n
 	if log.band {
 		body, free = d.bandBody, d.freeBands.n-log.reserve
 	}
-	room := uint64(max(free, 0))*body + log.cur.room() + log.next.room()
-	// Beside its blocks a record takes a header and what its write unit or the
-	// end of its segment leaves unused.
-	records := valid/min(record.MaxBlocks, body-1) + 2
-	return room >= valid+records*uint64(s.unit+1)
+	return uint64(max(free, 0))*body + log.cur.room() + log.next.room()
+}
+
+// detourNeed is what the valid blocks of a segment take there. Beside them a
+// record takes a header and what its write unit or the end of its segment leaves
+// unused.
+func (d *Device) detourNeed(s *segment) uint64 {
+	valid := uint64(d.valid[s.idx])
+	return valid + (valid/min(record.MaxBlocks, uint64(d.segs[0].body)-1)+2)*uint64(s.unit+1)
+}
+
+// detourFits says whether the log has room for the segment of a move that waits.
+func (d *Device) detourFits() bool {
+	room := d.detourRoom()
+	for op := d.gc.waiting; op != nil; op = op.next {
+		if d.detourNeed(op.d.seg) <= room {
+			return true
+		}
+	}
+	return false
+}
+
+// detourNext takes the first move for whose segment the log has room out of the
+// line.
+func (d *Device) detourNext() *moveOp {
+	m, room := &d.gc, d.detourRoom()
+	var before *moveOp
+	for op := m.waiting; op != nil; before, op = op, op.next {
+		if d.detourNeed(op.d.seg) > room {
+			continue
+		}
+		if before == nil {
+			m.waiting = op.next
+		} else {
+			before.next = op.next
+		}
+		if m.waitTail == op {
+			m.waitTail = before
+		}
+		op.next = nil
+		return op
+	}
+	return nil
+}
+
+// detourVictim returns the band whose valid blocks need the least room, if the
+// log has that.
+func (d *Device) detourVictim() (best *segment) {
+	least := d.detourRoom() + 1
+	for i := d.lay.Chunks; i < uint64(len(d.segs)); i++ {
+		s := &d.segs[i]
+		if need := d.detourNeed(s); need < least && s.drainable() {
+			best, least = s, need
+		}
+	}
+	return best
 }
 
 // detour makes records of moves that are stranded. It returns false when users
-// have to wait until no record is under way.
+// have to wait: until no record is under way, or for a smaller band where there is
+// no room for what waits.
 func (d *Device) detour() bool {
 	m, l := &d.gc, &d.log_
-	if m.waiting == nil || !d.stranded() || !d.mayDetour() {
+	if m.waiting == nil || !d.stranded() {
 		return true
+	}
+	if m.waiting.strays && d.detourNeed(m.waiting.d.seg) > d.detourRoom()/2 {
+		m.waiting.strays = false // it would take what others need
+		m.writeWaiting()
+		return true
+	}
+	if !d.mayDetour() {
+		return true
+	}
+	if !d.detourFits() {
+		if m.detour == nil {
+			m.detour = m.startDrain(d.detourVictim())
+			d.wake()
+		}
+		return false
 	}
 	if l.under > 0 {
 		return false
 	}
-	for m.waiting != nil && l.free != nil && d.mayDetour() {
+	for l.free != nil && d.stranded() && d.detourFits() {
 		s := l.cur.segment(d.headerSlots() + 1)
 		if s == nil {
 			return true // one is being opened, or there is no space
 		}
+		op := d.detourNext()
+		if op == nil {
+			return true // a segment was left with slots that nothing fits in
+		}
 		r := l.takeOp()
-		if !r.packMove(m.waiting, s) {
+		if !r.packMove(op, s) {
 			l.giveOp(r)
 			continue
 		}
@@ -80,11 +184,12 @@ func (d *Device) detour() bool {
 		d.number(r)
 		r.write(s)
 	}
+	m.writeWaiting()
 	return true
 }
 
-// packMove takes the blocks of the move at the head of the line that are still
-// valid, up to the room of s. It returns false when none is.
+// packMove takes the blocks of op that are still valid, up to the room of s. It
+// returns false when none is.
 func (r *recordOp) packMove(op *moveOp, s *segment) bool {
 	d := r.d
 	l, src := &d.log_, op.d.seg
@@ -105,8 +210,6 @@ func (r *recordOp) packMove(op *moveOp, s *segment) bool {
 		op.live[r.n] = uint8(i)
 		r.n++
 	}
-	op.m.waiting = op.next
-	op.next = nil
 	if r.n == 0 {
 		op.finish()
 		return false

@@ -29,7 +29,7 @@ type drain struct {
 }
 
 // startDrain takes a full segment out of the game until it is empty.
-func (m *mover) startDrain(s *segment) {
+func (m *mover) startDrain(s *segment) *drain {
 	assert.That(s.state == segFull && !s.draining && s.unacked == 0, "only full segments are drained")
 	d := m.d
 	dr := m.spare
@@ -45,12 +45,13 @@ func (m *mover) startDrain(s *segment) {
 	m.drains = append(m.drains, dr)
 	if s.sum != nil && !s.blind {
 		dr.sum, dr.own, dr.ready = s.sum, true, true
-		return
+		return dr
 	}
 	dr.own = false
 	dr.sum = d.takeSummary(s.band)
 	dr.io.prepareOne(s.dev, bdev.OpRead, dr.sum, s.sumOff(), m.src)
 	dr.io.call(drainLoaded, dr)
+	return dr
 }
 
 func drainLoaded(x *devIO, err error) {
@@ -164,6 +165,9 @@ func (dr *drain) finish() {
 		d.returnSummary(s.band, dr.sum)
 	}
 	dr.sum = nil
+	if m.detour == dr {
+		m.detour = nil
+	}
 	for i, x := range m.drains {
 		if x == dr {
 			m.drains = append(m.drains[:i], m.drains[i+1:]...)

@@ -52,6 +52,8 @@ type moveOp struct {
 	nlive int
 	wait  int
 	next  *moveOp
+	// strays: it takes a detour though there are bands (Config.DetourEvery).
+	strays bool
 }
 
 // mover is compaction or relocation.
@@ -68,9 +70,11 @@ type mover struct {
 	limit    int     // ops that may be under way
 	waiting  *moveOp // read and verified; wait for room in the stream
 	waitTail *moveOp
-	credit   int64 // blocks that compaction may write while bands are short
-	failed   int   // moves that failed since the last success
-	blocked  bool  // the base device has no room or fails; a timer unblocks
+	detour   *drain // begun for a detour, while others wait (detour.go)
+	turn     int    // moves that waited so far
+	credit   int64  // blocks that compaction may write while bands are short
+	failed   int    // moves that failed since the last success
+	blocked  bool   // the base device has no room or fails; a timer unblocks
 	pick     func(d *Device) *segment
 	wanted   func(d *Device) bool
 }
@@ -123,6 +127,9 @@ func (m *mover) run() {
 		}
 		i++
 	}
+	for m.detour != nil && m.under <= m.limit && m.detour.ready && m.detour.slot < m.detour.seg.body && !m.ends() {
+		m.move(m.detour)
+	}
 	for m.under < m.limit && !m.paused() {
 		dr := m.readyDrain()
 		if dr == nil {
@@ -139,28 +146,34 @@ func (m *mover) run() {
 		if d.held(m) {
 			return
 		}
-		op := m.opFor()
-		dr.collect(op)
-		if op.n == 0 {
-			op.next = m.free
-			m.free = op
-			if dr.done() {
-				dr.finish()
-			}
-			continue
-		}
-		dr.ops++
-		m.under++
-		m.credit -= int64(op.n)
-		op.pin()
+		m.move(dr)
 	}
 }
 
-// paused says whether no new move may start: the device stops, is not healthy,
-// or moves wait for room already.
-func (m *mover) paused() bool {
-	return m.blocked || m.waiting != nil || m.d.quiesce || m.d.health != HealthOK
+// move starts the next move of a drain.
+func (m *mover) move(dr *drain) {
+	op := m.opFor()
+	dr.collect(op)
+	if op.n == 0 {
+		op.next = m.free
+		m.free = op
+		if dr.done() {
+			dr.finish()
+		}
+		return
+	}
+	dr.ops++
+	m.under++
+	m.credit -= int64(op.n)
+	op.pin()
 }
+
+// paused says whether no new move may start: all end, or some wait for room
+// already.
+func (m *mover) paused() bool { return m.waiting != nil || m.ends() }
+
+// ends says whether moves wait for a timer, or the device stops or is not healthy.
+func (m *mover) ends() bool { return m.blocked || m.d.quiesce || m.d.health != HealthOK }
 
 // readyDrain returns a drain with slots left to look at.
 func (m *mover) readyDrain() *drain {
@@ -348,6 +361,7 @@ func (op *moveOp) enqueue() {
 		m.waitTail.next = op
 	}
 	m.waitTail = op
+	op.strays = m.d.straysNow(op)
 	m.writeWaiting()
 	if m.waiting != nil {
 		m.d.checkStuck()
@@ -370,7 +384,7 @@ func (m *mover) writeWaiting() {
 			op.finish()
 			continue
 		}
-		if m.blocked {
+		if m.blocked || op.strays && m.d.log_.sound() {
 			return
 		}
 		s := m.stream.segment(2)

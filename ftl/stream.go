@@ -106,6 +106,15 @@ func (f *fifo) pop() uint32 {
 	return i
 }
 
+// remove takes i out of the queue; the others keep their order.
+func (f *fifo) remove(i uint32) {
+	for range f.n {
+		if x := f.pop(); x != i {
+			f.push(x)
+		}
+	}
+}
+
 func (d *Device) takeFree(band bool) *segment {
 	f := &d.freeChunks
 	if band {
@@ -438,6 +447,7 @@ func (d *Device) freeIfUnpinned(s *segment) {
 	}
 	s.setState(segFree)
 	d.freeList(s.band).push(s.idx)
+	s.dropIfGone()
 	d.wake()
 }
 

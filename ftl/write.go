@@ -437,8 +437,11 @@ func (d *Device) afterRecord() {
 	if l.failing && l.writing == 0 {
 		d.voidRecords()
 	}
-	if l.q.head != nil || l.rehome != nil || d.gc.waiting != nil {
+	if l.q.head != nil || l.rehome != nil {
 		d.wakeUser()
+	}
+	if d.gc.waiting != nil {
+		d.wake() // it may have waited for the log to be at rest
 	}
 }
 

@@ -113,9 +113,28 @@ func openReset(arg any, err error) {
 		}
 		err = zoned.ErrNoZone
 	}
-	d.log.Error("band dropped: none of its zones can be written", "id", s.id, "err", err)
 	s.releaseZones()
 	t.next = nil
+	s.drop(err)
+}
+
+// dropIfGone takes a free band out of use when none of its zones can be written
+// any more: what counts as free must be there when it is needed.
+func (s *segment) dropIfGone() {
+	d := s.d
+	if s.state != segFree || !s.zoned() || !d.running || d.quiesce || d.health != HealthOK || d.zones.Usable(uint64(s.id)) {
+		return
+	}
+	d.freeList(s.band).remove(s.idx)
+	s.setState(segOpening)
+	s.owner = nil
+	s.drop(zoned.ErrNoZone)
+}
+
+// drop takes a band, which is being opened, out of use.
+func (s *segment) drop(err error) {
+	d := s.d
+	d.log.Error("band dropped: none of its zones can be written", "id", s.id, "err", err)
 	// Its descriptor may say OPEN, from a use that ended without a summary: a load
 	// that cannot read the zones would take that for lost records.
 	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
@@ -132,7 +151,9 @@ func dropped(arg any, err error) {
 		d.log.Warn("descriptor of a dropped band not written", "id", s.id, "err", err)
 	}
 	s.setState(segBad)
-	s.owner.ready(d)
+	if s.owner != nil {
+		s.owner.ready(d)
+	}
 	d.wake()
 }
 
@@ -243,6 +264,7 @@ func zoneChanged(arg any, band uint64, state bdev.ZoneState) {
 	s := &d.segs[d.lay.Chunks+band]
 	d.log.Warn("band has a zone that takes no writes", "id", s.id, "state", s.state.String(), "zone", state.String())
 	d.evacuateSegment(s)
+	s.dropIfGone()
 }
 
 // mediaEvents takes what a device says of blocks that are failing, though they

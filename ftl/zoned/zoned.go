@@ -329,6 +329,11 @@ func (b *Base) Slots(band uint64) uint32 {
 	return uint32(len(bd.cols)) * bd.rows * uint32(b.stripe)
 }
 
+// Usable says whether a band has zones that can be written, as far as is known.
+func (b *Base) Usable(band uint64) bool {
+	return b.rowsOf(band, b.goodMask(band)) > 0
+}
+
 // Use brings back the zones that a band was opened with, as its descriptor
 // says. rows may be fewer than the zones have now, never more.
 func (b *Base) Use(i, mask uint64, slots uint32) error {

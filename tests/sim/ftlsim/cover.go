@@ -110,6 +110,8 @@ func States() []State {
 		{"move raced a write", everywhere(100)},
 		{"chunks compacted", everywhere(100)},
 		{"bands relocated", everywhere(100)},
+		{"blocks moved through the log", everywhere(300)},
+		{"free bands lost", in("bases buffered", 200)},
 		{"crash in recovery's checkpoint", in("restless", 50)},
 		{"crash while recovered segments are closed", in("restless", 50)},
 		{"crash while the clean flag is cleared", in("restless", 500)},

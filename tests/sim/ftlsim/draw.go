@@ -42,6 +42,7 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	if kind.Draw != nil {
 		kind.Draw(r, p)
 	}
+	drawDetours(p)
 	drawInside(p)
 	drawHasty(p)
 	drawLull(p)
@@ -175,6 +176,14 @@ func drawLull(p *Plan) {
 		l := &p.Lives[i-1]
 		l.Lull, l.Hasty = true, false
 		l.Work, l.Stop, l.Fast = Fuse{After: uint64(r.Skewed(50)), Pages: true}, Fuse{}, true
+	}
+}
+
+// drawDetours has relocation, in some plans, go through the log though it need not.
+func drawDetours(p *Plan) {
+	r := sim.Stream(p.Seed, "detours", 0)
+	if r.IntN(6) == 0 {
+		p.Config.DetourEvery = 1 + int(r.Skewed(20))
 	}
 }
 

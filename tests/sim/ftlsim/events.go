@@ -23,6 +23,9 @@ func (p *Play) plant() {
 	if x := l.plan.Loss; x != nil {
 		l.events = append(l.events, event{at + x.After, func() { p.lose(x) }})
 	}
+	if l.plan.FreeGone > 0 && l.boot.Zones != nil {
+		l.events = append(l.events, event{at, func() { p.freeGone(l.plan.FreeGone, 2000) }})
+	}
 	for _, f := range l.plan.Full {
 		at += f.After
 		l.events = append(l.events, event{at, func() { p.full(f.Disk, 1) }})

@@ -35,7 +35,7 @@ func (FTL) Start(b *Boot, create bool, done func(d Device, err error)) {
 		ChunkBlocks: g.ChunkBlocks, BandBlocks: g.BandBlocks, SizeBytes: g.SizeBlocks * model.BlockSize,
 		NoVerify: c.NoVerify, ShmDir: b.ShmDir, RedoLimitBytes: c.RedoBytes, SumCacheBytes: c.SumCacheBytes,
 		Limits: c.Limits, AcceptLoss: b.AcceptLoss, ReadOnly: b.ReadOnly, Logger: b.Watch.Logger(),
-		RewriteSuperblock: b.Rewrite,
+		RewriteSuperblock: b.Rewrite, DetourEvery: c.DetourEvery,
 	}
 	if g.NoCache {
 		cfg.NoCache = true
@@ -224,6 +224,38 @@ func (f *ftlDevice) Front(cache bool) uint64 {
 		return f.d.Layout().Region(layout.RegionChunks).Offset
 	}
 	return f.d.Layout().Region(layout.RegionBands).Offset
+}
+
+// fewFree is how many free bands are few.
+const fewFree = 6
+
+// FreeZones are all free bands where there is a cache through which relocation can go with what a full one holds, and
+// where it can win bands enough to replace them. Without a cache they are few, and one is left.
+func (f *ftlDevice) FreeZones(most int) (zones []uint64) {
+	l := f.d.Layout()
+	free, chunks, least, garbage := 0, uint64(0), l.BandSlots, uint64(0)
+	for _, g := range f.d.Segments() {
+		switch {
+		case g.Kind == "chunk" && g.State == "free":
+			chunks++
+		case g.Kind == "band" && g.State == "full":
+			least = min(least, uint64(g.Valid))
+			garbage += uint64(g.Slots - g.Valid)
+		case g.Kind == "band" && g.State == "free":
+			free++
+			for _, z := range g.Zones {
+				zones = append(zones, z.Zone)
+			}
+		}
+	}
+	switch {
+	case free == 0 || free > most:
+	case l.NoCache && free <= fewFree:
+		return zones[l.Zones.Units:]
+	case !l.NoCache && chunks >= 2 && least <= (chunks-1)*l.ChunkBlocks/2 && garbage >= fewFree*l.BandSlots:
+		return zones
+	}
+	return nil
 }
 
 // Acked is the number of the last record that was acknowledged.

@@ -83,6 +83,7 @@ type Config struct {
 	Limits        ftl.Limits
 	Greedy        bool
 	NoVerify      bool
+	DetourEvery   int
 	Shm           bool
 	WriteBuffer   uint64 // blocks of the volatile write cache of each IO channel; 0: there is none
 	Channels      int    // IO channels that operations come on, by turns; 0: the device's own
@@ -100,24 +101,27 @@ type Life struct {
 	ZoneTurns uint64
 	ZoneGone  bool // it turns offline, and what it held is lost
 	FailReset uint64
-	Strays    int             // writes that land elsewhere while it works
-	Loss      *Loss           // a device is lost while it works
-	Gone      [2]bool         // devices that are not there
-	Full      []Full          // times in which a device is full
-	Rot       int             // blocks that rot before the life, if the one before had come to rest
-	RotLog    bool            // it is the metadata of one of the records written last that rots
-	Start     Fuse            // when creating or loading is cut short
-	Phases    []Phase         // of load
-	Work      Fuse            // when they are
-	Hasty     bool            // where Work has burnt the device is stopped, with requests under way
-	Lull      bool            // where Work has burnt users fall silent, and the device comes to rest with what it is at
-	Stop      Fuse            // when the stop is
-	Fast      bool            // the stop is a fast one
-	Check     bool            // the device checks itself once it has come to rest
-	Fill      bool            // everything is written twice in the end: the space of what was replaced comes back
-	Kill      bool            // the process ends, the power stays
-	Inside    bool            // a fuse ends the life in the middle of a poll, and not behind it
-	Keep      [2]sim.Survival // what a power loss leaves
+	// FreeGone is how many free bands lose all their zones: whenever there are few of them, all do, but one where there is
+	// no cache.
+	FreeGone int
+	Strays   int             // writes that land elsewhere while it works
+	Loss     *Loss           // a device is lost while it works
+	Gone     [2]bool         // devices that are not there
+	Full     []Full          // times in which a device is full
+	Rot      int             // blocks that rot before the life, if the one before had come to rest
+	RotLog   bool            // it is the metadata of one of the records written last that rots
+	Start    Fuse            // when creating or loading is cut short
+	Phases   []Phase         // of load
+	Work     Fuse            // when they are
+	Hasty    bool            // where Work has burnt the device is stopped, with requests under way
+	Lull     bool            // where Work has burnt users fall silent, and the device comes to rest with what it is at
+	Stop     Fuse            // when the stop is
+	Fast     bool            // the stop is a fast one
+	Check    bool            // the device checks itself once it has come to rest
+	Fill     bool            // everything is written twice in the end: the space of what was replaced comes back
+	Kill     bool            // the process ends, the power stays
+	Inside   bool            // a fuse ends the life in the middle of a poll, and not behind it
+	Keep     [2]sim.Survival // what a power loss leaves
 }
 
 // Phase is one phase of load, and what follows it.

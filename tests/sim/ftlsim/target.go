@@ -60,6 +60,9 @@ type Device interface {
 	Descriptor(cache bool, lba uint64) bool
 	// Front is the number of blocks in front of the cache, or of the base, that hold metadata.
 	Front(cache bool) uint64
+	// FreeZones are the zones of the bands that hold nothing, if those are no more than so many, and the device can go on
+	// without.
+	FreeZones(most int) []uint64
 	// Acked is the number of the last record that was acknowledged.
 	Acked() uint64
 	// Forgotten says whether the log held record u once, and does not any more: only the checkpoint that was loaded

@@ -162,6 +162,7 @@ func (d *toyDevice) Descriptor(bool, uint64) bool       { return false }
 func (d *toyDevice) Front(bool) uint64                  { return 0 }
 func (d *toyDevice) Acked() uint64                      { return 0 }
 func (d *toyDevice) Forgotten(uint64) bool              { return false }
+func (d *toyDevice) FreeZones(int) []uint64             { return nil }
 func (d *toyDevice) Check(done func(error))             { d.b.Thread.Post(func(any) { done(nil) }, nil) }
 func (d *toyDevice) Loaded(func(name string, n uint64)) {}
 func (d *toyDevice) Ended(func(name string, n uint64))  {}

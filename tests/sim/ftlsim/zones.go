@@ -1,6 +1,10 @@
 package ftlsim
 
 import (
+	"cmp"
+	"math"
+	"slices"
+
 	"goftl/bdev"
 	"goftl/bdev/zone"
 	"goftl/ftl"
@@ -47,6 +51,27 @@ func (p *Play) turnZone() {
 			p.count("zones turned "+state.String(), 1)
 		}
 	}, nil)
+}
+
+// freeGone has the free bands lose their zones whenever there are few enough of them: nothing maps to them, so users must
+// not notice, but relocation may have no band to begin with. It looks so many times, and takes no more than left bands.
+func (p *Play) freeGone(left, looks int) {
+	l := p.life
+	zones := p.dev.FreeZones(left)
+	z := l.boot.Zones.Driver().(*zone.Driver)
+	for _, i := range zones {
+		if err := z.SetZoneState(i, bdev.ZoneOffline); err != nil {
+			p.failf("a zone of a free band: %w", err)
+		}
+	}
+	if len(zones) > 0 {
+		p.count("free bands lost", 1)
+		left -= len(zones) / int(p.plan.Geometry.Zones.Units)
+	}
+	if left > 0 && looks > 0 {
+		l.events = append(l.events, event{p.boundaries() + 20, func() { p.freeGone(left, looks-1) }})
+		slices.SortStableFunc(l.events, func(a, b event) int { return cmp.Compare(a.at, b.at) })
+	}
 }
 
 // zonesToLose is how many zones of a kind may be lost without more bands than drawZones gives.
@@ -115,11 +140,27 @@ func drawBases(r *sim.Rand, p *Plan) {
 				l.FailReset = uint64(r.Skewed(40))
 			}
 		}
-		g.spare(uint64(max(0, turns-zonesToLose)+max(0, fails-zonesToLose)) + g.padding())
+		g.spare(uint64(max(0, turns-zonesToLose)+max(0, fails-zonesToLose)+drawFreeGone(p)) + g.padding())
 	}
 	for i := range p.Lives {
 		p.Lives[i].Faults = [2]sim.Faults{{NoMem: p.Lives[i].Faults[0].NoMem}, {NoMem: p.Lives[i].Faults[1].NoMem}}
 	}
+}
+
+// drawFreeGone has the free bands of some plans be lost, while the device is full, and returns how many bands that may
+// cost.
+func drawFreeGone(p *Plan) int {
+	r := sim.Stream(p.Seed, "free bands", 0)
+	l := &p.Lives[r.IntN(len(p.Lives)-2)]
+	if r.IntN(3) == 0 {
+		return 0
+	}
+	l.FreeGone = 3 + r.IntN(20)
+	l.Phases = append([]Phase{
+		{Seed: l.Seed<<8 | 0xe0, All: true, Ops: math.MaxInt32, Depth: 16, Most: 40, Weights: [NumKinds]int{Write: 1}},
+		{Seed: l.Seed<<8 | 0xe1, Ops: 100 + r.IntN(400), Depth: 1 + r.IntN(64), Most: 16, Mode: Mode(r.IntN(int(numModes))), Weights: [NumKinds]int{Write: 1}},
+	}, l.Phases...)
+	return l.FreeGone
 }
 
 // drawLostZones has zones go offline in the middle of the work, with all that they hold.

@@ -1,5 +1,11 @@
 package main
 
+// noDetourCheck leaves out what notices, as late as in the switch, that a detour is wrong.
+var noDetourCheck = edit{"ftl/write.go", `
+			r.beforeDetour()
+`, `
+`}
+
 // Zoned bases and life without a cache.
 var tableZones = []mutant{
 	{
@@ -68,6 +74,45 @@ var tableZones = []mutant{
 	p := &o.pieces[row%cols]
 `, `
 	p := &o.pieces[row%max(cols-1, 1)]
+`}},
+	},
+	{
+		rule: "8", name: "a detour is numbered beside users' records that are under way", test: bases,
+		edits: []edit{noDetourCheck, {"ftl/detour.go", `
+	if l.under > 0 {
+		return false
+	}
+`, `
+`}},
+	},
+	{
+		rule: "8", name: "what goes on a detour is not compared with the mapping", test: bases,
+		edits: []edit{noDetourCheck, {"ftl/detour.go", `
+		if e.bad || d.table.Get(e.lba) != src.addr+l2p.Addr(e.slot) {
+`, `
+		if e.bad || src == nil || d.table.Get(e.lba) == l2p.Addr(1) {
+`}},
+	},
+	{
+		rule: "-", name: "relocation that has no band waits for one", test: bases,
+		edits: []edit{{"ftl/detour.go", `
+	return d.mayDetour() || d.takeBackOnce(true)
+`, `
+	return d.takeBackOnce(true)
+`}, {"ftl/detour.go", `
+	case d.freeBands.n > 0 || d.ckpt.active:
+`, `
+	case d.freeBands.n >= 0 || d.ckpt.active:
+`}},
+	},
+	{
+		rule: "-", name: "bands whose zones are gone count as free", test: bases,
+		edits: []edit{{"ftl/zones.go", `
+	d.freeList(s.band).remove(s.idx)
+	s.setState(segOpening)
+	s.owner = nil
+	s.drop(zoned.ErrNoZone)
+`, `
 `}},
 	},
 	{
