@@ -53,6 +53,25 @@ func NewPlan(seed uint64, kind *Kind) *Plan {
 	return p
 }
 
+// Shrink makes the device of a plan small, and its requests of at most so many blocks.
+func (p *Plan) Shrink(most int64) {
+	for i := range p.Lives {
+		for k := range p.Lives[i].Phases {
+			ph := &p.Lives[i].Phases[k]
+			ph.Most = min(ph.Most, most)
+		}
+	}
+	g := &p.Geometry
+	g.ChunkBlocks, g.CacheRest = min(g.ChunkBlocks, 64), min(g.CacheRest, 15)
+	if z := &g.Zones; z.Blocks > 0 {
+		z.shrink(32)
+		g.moveZones()
+		g.spare(g.padding())
+		return
+	}
+	g.BandBlocks, g.SizeBlocks, g.BaseRest = min(g.BandBlocks, 64), 0, min(g.BaseRest, 15)
+}
+
 func drawGeometry(r *sim.Rand) Geometry {
 	g := Geometry{
 		ChunkBlocks: 16 << r.IntN(6), BandBlocks: 16 << r.IntN(5), Chunks: 5 + r.Uint64N(20), Bands: 14 + r.Uint64N(40),

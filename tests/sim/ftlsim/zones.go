@@ -85,6 +85,21 @@ func (g *Geometry) spare(n uint64) {
 	users := (100 - uint64(g.SparePct)) * g.Bands
 	g.Bands += n
 	g.SparePct = uint32(100 - users/g.Bands)
+	g.moveZones()
+}
+
+// shrink makes zones of at most so many blocks.
+func (z *Zones) shrink(blocks uint64) {
+	if z.Blocks <= blocks {
+		return
+	}
+	z.Capacity = z.Capacity * blocks / z.Blocks
+	z.Capacity -= z.Capacity % max(uint64(z.WriteUnit), 1)
+	z.Blocks = blocks
+}
+
+// moveZones makes room for the conventional zones that the metadata takes now.
+func (g *Geometry) moveZones() {
 	z := &g.Zones
 	was := z.Conv
 	z.Conv = g.convZones()

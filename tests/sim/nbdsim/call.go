@@ -13,11 +13,13 @@ import (
 type call struct {
 	q      proto.Request
 	r      *ftlsim.Request // the player's; nil: the client's own
-	body   []byte          // of a write
+	body   []byte          // of a write of the client's own
+	cells  *cells          // of a write of the player's: its body are cells of r
 	skip   uint64          // bytes that a read asks for in front of the player's
 	want   proto.Errno     // the answer to the client's own
 	fails  bool            // ... which is a read and may meet what cannot be read
 	data   []byte          // what a read returned
+	mem    *memory         // where data come from
 	filled uint64
 	chunks int
 	err    proto.Errno
@@ -49,11 +51,35 @@ func (k *call) allHole() bool {
 
 // dig puts zeroes where there are holes, whatever was read there since.
 func (k *call) dig() {
-	if k.data == nil {
-		k.data = make([]byte, k.q.Length)
-	}
+	k.takeData()
 	for _, h := range k.holes {
 		clear(k.data[h.from-k.q.Offset : h.to-k.q.Offset])
+	}
+}
+
+func (k *call) takeData() {
+	if k.data == nil {
+		k.data = k.mem.take(int(k.q.Length))
+	}
+}
+
+// memory is what data of reads lay in that are over.
+type memory struct{ free [][]byte }
+
+// take returns n bytes of zeroes.
+func (m *memory) take(n int) []byte {
+	if l := len(m.free); l > 0 && cap(m.free[l-1]) >= n {
+		b := m.free[l-1][:n]
+		m.free = m.free[:l-1]
+		clear(b)
+		return b
+	}
+	return make([]byte, n, max(n, 64<<10))
+}
+
+func (m *memory) give(b []byte) {
+	if len(m.free) < 16 {
+		m.free = append(m.free, b)
 	}
 }
 
@@ -86,7 +112,18 @@ func (k *call) extents(data []byte, context uint32) bool {
 func (k *call) encode(b []byte) []byte {
 	var h [proto.RequestSize]byte
 	proto.PutRequest(h[:], &k.q)
-	return append(append(b, h[:]...), k.body...)
+	b = append(append(b, h[:]...), k.body...)
+	if k.cells != nil {
+		b = k.cells.pack(b, k.r.Bufs, k.r.LBA, k.r.Count)
+	}
+	return b
+}
+
+func (k *call) bodySize() int {
+	if k.cells != nil {
+		return int(k.q.Length)
+	}
+	return len(k.body)
 }
 
 var commandOf = [...]proto.Command{
@@ -118,7 +155,7 @@ func newCall(rnd *sim.Rand, c *cells, r *ftlsim.Request) *call {
 		lo -= k.skip
 		hi += rnd.Uint64N(min(c.bytes()-hi, 5000) + 1)
 	case q.Command == proto.CmdWrite:
-		k.body = c.pack(nil, r.Bufs, r.LBA, r.Count)
+		k.cells = c
 	case r.Kind == ftlsim.Trim && whole && rnd.IntN(2) == 0:
 		// A trim leaves alone what it covers in part.
 		q.Command = proto.CmdTrim
@@ -142,9 +179,7 @@ func (k *call) fill(offset uint64, data []byte, hole uint64) bool {
 	if k.q.Command != proto.CmdRead || offset < k.q.Offset || offset+n > k.q.Offset+uint64(k.q.Length) {
 		return false
 	}
-	if k.data == nil {
-		k.data = make([]byte, k.q.Length)
-	}
+	k.takeData()
 	copy(k.data[offset-k.q.Offset:], data)
 	k.filled += n
 	k.chunks++

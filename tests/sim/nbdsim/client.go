@@ -66,14 +66,14 @@ func (c *client) carry(k *call) {
 		c.d.again(k)
 		return
 	}
-	k.q.Cookie = c.d.cookie()
+	k.q.Cookie, k.mem = c.d.cookie(), &c.d.mem
 	c.ask(k)
 	if k.q.Command == proto.CmdRead && k.r != nil && c.talk.structured && c.d.rnd.IntN(4) == 0 {
 		k.q.Flags |= proto.CmdFlagDF
 	}
 	c.calls = append(c.calls, k)
 	c.d.note(c, "send "+k.q.Command.String(), k, proto.OK)
-	c.out = k.encode(room(&c.outMem, c.out, proto.RequestSize+len(k.body)))
+	c.out = k.encode(room(&c.outMem, c.out, proto.RequestSize+k.bodySize()))
 	c.push()
 }
 
@@ -130,7 +130,7 @@ func turn(arg any) {
 		return
 	}
 	had := len(c.in)
-	n := min(c.gulp, len(c.l.down.q))
+	n := min(c.gulp, c.l.down.have)
 	if c.d.rnd.IntN(8) == 0 {
 		n = min(n, int(c.d.rnd.Skewed(int64(c.gulp))))
 	}
@@ -138,7 +138,7 @@ func turn(arg any) {
 	c.l.down.read(c.in[had:])
 	for c.phase != phaseLeft && c.understand() {
 	}
-	if len(c.l.down.q) > 0 {
+	if c.l.down.have > 0 {
 		c.wake(c.d.rnd.Range(0, c.lag))
 	}
 	c.end()
@@ -266,7 +266,7 @@ func (c *client) answered(k *call, e proto.Errno) {
 
 // end is called when something may have ended the client: the server has let go of it, and all that came was read.
 func (c *client) end() {
-	if c.over || !c.gone || c.phase != phaseLeft && !c.deaf && (!c.l.down.fin || len(c.l.down.q) > 0) {
+	if c.over || !c.gone || c.phase != phaseLeft && !c.deaf && (!c.l.down.fin || c.l.down.have > 0) {
 		return
 	}
 	c.over = true

@@ -104,6 +104,7 @@ type device struct {
 	more  *sim.Rand // what concerns the status of blocks; nil: nothing does
 	opt   *options
 	cells *cells
+	mem   memory
 	bd    *bdev.Bdev
 	desc  *bdev.Desc
 	srv   *server
@@ -233,6 +234,8 @@ func (d *device) answered(c *client, k *call, e proto.Errno) {
 	case e == proto.OK && k.r.Kind == ftlsim.Read:
 		k.dig()
 		d.cells.unpack(k.r.Bufs, k.data[k.skip:], k.r.LBA, k.r.Count)
+		d.mem.give(k.data)
+		k.data = nil
 	}
 	d.done(k, errOf(e))
 }

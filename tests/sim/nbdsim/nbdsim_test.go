@@ -30,7 +30,19 @@ func newPlay(t *testing.T, c *sim.Case, kind, shm string) *ftlsim.Play {
 	t.Helper()
 	i := slices.IndexFunc(ftlsim.Kinds, func(k ftlsim.Kind) bool { return k.Name == kind })
 	require.GreaterOrEqual(t, i, 0, "no such kind of world")
-	return ftlsim.NewPlay(c, New(c), ftlsim.NewPlan(c.Seed, &ftlsim.Kinds[i]), shm)
+	return ftlsim.NewPlay(c, New(c), newPlan(c.Seed, &ftlsim.Kinds[i]), shm)
+}
+
+// newPlan draws a plan and makes most of them small. Bytes cost the most here, because each is copied many times on its
+// way, and what there is to find lies in requests, connections and crashes.
+func newPlan(seed uint64, kind *ftlsim.Kind) *ftlsim.Plan {
+	p := ftlsim.NewPlan(seed, kind)
+	r := sim.Stream(seed, "nbd plan", 0)
+	if r.IntN(4) == 0 {
+		return p
+	}
+	p.Shrink(4 << r.IntN(3))
+	return p
 }
 
 // play runs seeds, prints what they reached and fails if that is not what they should have reached.

@@ -51,7 +51,7 @@ type socket struct {
 func (s *socket) ready() uint32 {
 	l := s.l
 	var r uint32
-	if len(l.up.q) > 0 || l.up.fin {
+	if l.up.have > 0 || l.up.fin {
 		r |= unix.EPOLLIN
 	}
 	if l.down.writable() || l.left {
@@ -116,13 +116,13 @@ func (s *socket) Recv(vecs []unix.Iovec) (int, unix.Errno) {
 	if s.l.broken {
 		return 0, unix.ECONNRESET
 	}
-	if len(in.q) == 0 {
+	if in.have == 0 {
 		if in.fin {
 			return 0, 0
 		}
 		return 0, unix.EAGAIN
 	}
-	most, n := len(in.q), 0
+	most, n := in.have, 0
 	if s.l.rnd.IntN(4) == 0 {
 		most = 1 + s.l.rnd.IntN(most)
 	}
@@ -170,8 +170,9 @@ func (s *socket) swallow(vecs []unix.Iovec) (n int) {
 // replies.
 func (s *socket) Close() {
 	l := s.l
-	unread := len(l.up.q)+l.up.out > 0
-	l.up.dead, l.up.q = true, nil
+	unread := l.up.have+l.up.out > 0
+	l.up.dead = true
+	l.up.drop()
 	if unread && l.rnd.IntN(2) == 0 {
 		l.down.reset()
 		return

@@ -8,12 +8,13 @@ import (
 type stream struct {
 	w     *sim.World
 	rnd   *sim.Rand
-	delay int64  // the longest that a piece takes
-	room  int    // bytes that may be under way or wait to be read: few at the beginning
-	most  int    // what that grows to
-	q     []byte // arrived
-	mem   []byte // in which q lies
-	out   int    // under way
+	delay int64      // the longest that a piece takes
+	room  int        // bytes that may be under way or wait to be read: few at the beginning
+	most  int        // what that grows to
+	q     []*segment // arrived; a beginning of the first may have been read
+	have  int        // bytes in q that were not read
+	spare []*segment
+	out   int    // bytes under way
 	last  int64  // when the last of these arrives
 	fin   bool   // the end has arrived
 	dead  bool   // reset: what was under way is lost
@@ -33,16 +34,28 @@ func room(mem *[]byte, b []byte, n int) []byte {
 	return append((*mem)[:0], b...)
 }
 
-// segment is a piece of a stream under way.
+// segment is a piece of a stream.
 type segment struct {
 	s     *stream
-	bytes []byte
+	mem   []byte
+	bytes []byte // of mem, not read yet
 	fin   bool
+}
+
+// segment makes one of a copy of p.
+func (s *stream) segment(p []byte) *segment {
+	g := &segment{s: s}
+	if n := len(s.spare); n > 0 {
+		g, s.spare = s.spare[n-1], s.spare[:n-1]
+	}
+	g.mem = append(g.mem[:0], p...)
+	g.bytes = g.mem
+	return g
 }
 
 // write sends a beginning of p and returns how long that is.
 func (s *stream) write(p []byte) int {
-	n := min(len(p), s.room-s.out-len(s.q))
+	n := min(len(p), s.room-s.out-s.have)
 	if s.dead || s.shut || n <= 0 {
 		return 0
 	}
@@ -51,7 +64,7 @@ func (s *stream) write(p []byte) int {
 		if s.rnd.IntN(3) == 0 {
 			piece = 1 + s.rnd.IntN(piece)
 		}
-		s.post(&segment{s: s, bytes: append([]byte(nil), p[done:done+piece]...)})
+		s.post(s.segment(p[done : done+piece]))
 		done += piece
 	}
 	return n
@@ -68,7 +81,7 @@ func (s *stream) close() {
 // reset ends the stream at once; who reads finds the end without what was under way.
 func (s *stream) reset() {
 	s.shut, s.dead, s.fin = true, true, true
-	s.q = nil
+	s.drop()
 	s.moved()
 }
 
@@ -85,15 +98,31 @@ func arrive(arg any) {
 	if s.dead {
 		return
 	}
-	s.q = append(room(&s.mem, s.q, len(g.bytes)), g.bytes...)
+	if len(g.bytes) > 0 {
+		s.q = append(s.q, g)
+		s.have += len(g.bytes)
+	}
 	s.fin = s.fin || g.fin
 	s.moved()
 }
 
+// drop forgets what has arrived.
+func (s *stream) drop() { s.q, s.have = nil, 0 }
+
 // read takes bytes that have arrived.
 func (s *stream) read(p []byte) int {
-	n := copy(p, s.q)
-	s.q = s.q[n:]
+	n := 0
+	for n < len(p) && len(s.q) > 0 {
+		g := s.q[0]
+		k := copy(p[n:], g.bytes)
+		g.bytes = g.bytes[k:]
+		n += k
+		if len(g.bytes) == 0 {
+			s.q = s.q[1:]
+			s.spare = append(s.spare, g)
+		}
+	}
+	s.have -= n
 	if n > 0 {
 		s.room = min(s.room+n, s.most)
 		s.moved()
@@ -102,4 +131,4 @@ func (s *stream) read(p []byte) int {
 }
 
 // writable says whether a write would take something.
-func (s *stream) writable() bool { return !s.shut && s.out+len(s.q) < s.room }
+func (s *stream) writable() bool { return !s.shut && s.out+s.have < s.room }
