@@ -283,7 +283,7 @@ func MemoryNeed(l *layout.Layout, c *Config) Memory {
 	perMove := uint64((record.MaxBlocks + 1) * blockSize)
 	return Memory{
 		Table: l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes)),
-		Fixed: 4*chunkSum + 4*bandSum + segments*(chunkSum+bandSum) + // open and closing segments, drains, a detour
+		Fixed: 4*chunkSum + 3*bandSum + segments*(chunkSum+bandSum) + // open and closing segments, drains (that of a detour is there while relocation has no band open)
 			maxRecords*perRecord + (2*uint64(tuned.MoveDepth)+1)*perMove +
 			2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
 			2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging
