@@ -226,11 +226,12 @@ func (f *ftlDevice) Front(cache bool) uint64 {
 	return f.d.Layout().Region(layout.RegionBands).Offset
 }
 
-// fewFree is how many free bands are few.
-const fewFree = 6
+// fewFree is how many free bands are few; keptFree of them are left where there is no cache: relocation needs one, users
+// may take one before it is known what was lost, and the next reset may fail.
+const fewFree, keptFree = 6, 3
 
 // FreeZones are all free bands where there is a cache through which relocation can go with what a full one holds, and
-// where it can win bands enough to replace them. Without a cache they are few, and one is left.
+// where it can win bands enough to replace them. Without a cache they are few, and some are left.
 func (f *ftlDevice) FreeZones(most int) (zones []uint64) {
 	l := f.d.Layout()
 	free, chunks, least, garbage := 0, uint64(0), l.BandSlots, uint64(0)
@@ -250,8 +251,8 @@ func (f *ftlDevice) FreeZones(most int) (zones []uint64) {
 	}
 	switch {
 	case free == 0 || free > most:
-	case l.NoCache && free <= fewFree:
-		return zones[l.Zones.Units:]
+	case l.NoCache && free <= fewFree && free > keptFree:
+		return zones[keptFree*l.Zones.Units:]
 	case !l.NoCache && chunks >= 2 && least <= (chunks-1)*l.ChunkBlocks/2 && garbage >= fewFree*l.BandSlots:
 		return zones
 	}

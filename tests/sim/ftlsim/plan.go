@@ -101,8 +101,8 @@ type Life struct {
 	ZoneTurns uint64
 	ZoneGone  bool // it turns offline, and what it held is lost
 	FailReset uint64
-	// FreeGone is how many free bands lose all their zones: whenever there are few of them, all do, but one where there is
-	// no cache.
+	// FreeGone is how many free bands lose all their zones: whenever there are few enough of them, all do, but some where
+	// there is no cache.
 	FreeGone int
 	Strays   int             // writes that land elsewhere while it works
 	Loss     *Loss           // a device is lost while it works
