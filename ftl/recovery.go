@@ -113,7 +113,7 @@ func (d *Device) loadDescriptors() error {
 		case record.StateFree:
 		case record.StateOpen:
 			s.setState(segClosing)
-			s.closing = closeHeld
+			s.closing, s.claims = closeHeld, true
 		case record.StateFull:
 			s.summaryOK = true
 			s.setState(segFull)

@@ -100,6 +100,7 @@ type segment struct {
 
 	sum       record.Summary // in memory from opening until FULL is durable
 	summaryOK bool           // the summary on media can be trusted
+	claims    bool           // its descriptor on media says OPEN
 	blind     bool           // sum is from a scan that met a block it could not read: there may be more behind it
 	faults    uint8          // uses in a row in which a write failed
 	hurt      bool           // a write failed in this use

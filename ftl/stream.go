@@ -151,6 +151,7 @@ func (d *Device) describeOpen(s *segment) {
 	s.opened = d.lastG
 	s.broken, s.summaryOK, s.blind, s.draining, s.hurt, s.unreadable = false, false, false, false, false, 0
 	s.sum = d.takeSummary(s.band)
+	s.claims = true
 	d.putDescriptor(s, record.StateOpen)
 	s.entry.Arg = s
 	s.entry.Done = openDone
@@ -313,6 +314,7 @@ func closeDescribed(arg any, err error) {
 		s.d.log.Warn("FULL descriptor not written; the segment is scanned after a crash",
 			"kind", s.kindName(), "id", s.id, "err", err)
 	}
+	s.claims = s.claims && err != nil
 	s.summaryOK = true
 	s.finishZones(nil)
 }
@@ -446,6 +448,9 @@ func (d *Device) freeIfUnpinned(s *segment) {
 		return
 	}
 	s.setState(segFree)
+	if s.disclaims() {
+		return
+	}
 	d.freeList(s.band).push(s.idx)
 	s.dropIfGone()
 	d.wake()

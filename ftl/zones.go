@@ -135,26 +135,58 @@ func (s *segment) dropIfGone() {
 func (s *segment) drop(err error) {
 	d := s.d
 	d.log.Error("band dropped: none of its zones can be written", "id", s.id, "err", err)
-	// Its descriptor may say OPEN, from a use that ended without a summary: a load
-	// that cannot read the zones would take that for lost records.
-	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
-	d.putDescriptor(s, record.StateFree)
-	s.entry.Arg, s.entry.Done = s, dropped
-	d.persistDescriptor(s)
+	s.describeFree(dropped)
 }
 
 func dropped(arg any, err error) {
 	s := arg.(*segment)
 	d := s.d
-	d.checkMDFlush(err)
-	if err != nil {
-		d.log.Warn("descriptor of a dropped band not written", "id", s.id, "err", err)
-	}
+	s.describedFree(err)
 	s.setState(segBad)
 	if s.owner != nil {
 		s.owner.ready(d)
 	}
 	d.wake()
+}
+
+// disclaims has a band that becomes free say so on the media first, if its
+// descriptor says OPEN, because its last use ended without a summary. A load that
+// cannot read its zones any more would take that for lost records.
+func (s *segment) disclaims() bool {
+	d := s.d
+	if !s.zoned() || !s.holdsLog() || !s.claims || !d.running || d.quiesce || d.health != HealthOK {
+		return false
+	}
+	s.setState(segOpening)
+	s.describeFree(disclaimed)
+	return true
+}
+
+func disclaimed(arg any, err error) {
+	s := arg.(*segment)
+	d := s.d
+	s.describedFree(err)
+	s.setState(segFree)
+	d.freeList(s.band).push(s.idx)
+	s.dropIfGone()
+	d.wake()
+}
+
+// describeFree makes it durable that a band holds nothing.
+func (s *segment) describeFree(done func(arg any, err error)) {
+	s.next, s.firstU, s.lastU, s.maxG, s.maxD = 0, 0, 0, 0, 0
+	s.d.putDescriptor(s, record.StateFree)
+	s.entry.Arg, s.entry.Done = s, done
+	s.d.persistDescriptor(s)
+}
+
+func (s *segment) describedFree(err error) {
+	s.d.checkMDFlush(err)
+	if err != nil {
+		s.d.log.Warn("descriptor of a free band not written", "id", s.id, "err", err)
+		return
+	}
+	s.claims = false
 }
 
 // releaseZones lets the limits of open zones forget a band that was not written.

@@ -191,10 +191,14 @@ func drawLostZones(r *sim.Rand, p *Plan) {
 	}
 }
 
-// drawFailingBases has the devices of such worlds fail now and then.
+// drawFailingBases has the devices of such worlds fail now and then. Free bands keep their zones, for where descriptors
+// cannot be written nobody can tell that a band was free.
 func drawFailingBases(r *sim.Rand, p *Plan) {
 	drawBases(r, p)
 	drawFaults(r, p)
+	for i := range p.Lives {
+		p.Lives[i].FreeGone = 0
+	}
 }
 
 func drawZones(r *sim.Rand, g *Geometry) {
