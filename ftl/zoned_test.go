@@ -11,6 +11,8 @@ import (
 	"goftl/bdev"
 	"goftl/bdev/errinj"
 	"goftl/bdev/zone"
+	"goftl/ftl/layout"
+	"goftl/ftl/record"
 )
 
 // bases are the types of base, with and without a cache, small.
@@ -448,4 +450,69 @@ func (b *bed) ended(fast bool) {
 	var ended bool
 	b.d.Stop(fast, func(err error) { require.NoError(b.t, err); ended = true })
 	b.until("stop, and all channels back", func() bool { return ended && len(b.th.Stats().Channels) <= b.rest })
+}
+
+// TestFreeBandsDisclaim: a band whose last use ended without a summary says FREE
+// on the media before it counts as free. Without a cache a load that could not
+// read its zones any more would report lost records.
+func TestFreeBandsDisclaim(t *testing.T) {
+	g := zonedTiny(tiny)
+	g.noCache, g.cache = true, 512
+	b := newBed(t, g)
+	top := b.faultyZones()
+	b.create()
+	b.fill()
+	once, err := top.Add(errinj.Rule{Ops: writeOps, Action: errinj.Fail, Count: 1})
+	require.NoError(t, err)
+	hurt := func() *segment {
+		for i := range b.d.segs {
+			if s := &b.d.segs[i]; s.hurt && s.state == segFull {
+				return s
+			}
+		}
+		return nil
+	}
+	var s *segment
+	for i := 0; s == nil; i++ {
+		require.Less(t, i, 500, "a write fails")
+		b.submit(OpWrite, b.rnd.Uint64N(b.d.Blocks()-3), 3, false)
+		b.until("room", func() bool {
+			if s == nil {
+				s = hurt()
+			}
+			return len(b.wait) < 4
+		})
+	}
+	once.Remove()
+	gen := s.gen
+	require.True(t, s.claims)
+	require.False(t, s.summaryOK)
+	desc := func() (ds record.Descriptor) {
+		at := b.region(layout.RegionBandMD).Offset + uint64(s.id)
+		require.NoError(t, ds.Decode(b.mem[onCache].Data()[at*4096:(at+1)*4096], s.idx))
+		return ds
+	}
+	require.Equal(t, record.StateOpen, desc().State)
+	b.drainAll()
+	for i := 0; s.state != segFree; i++ {
+		require.Less(t, i, 5000, "the band becomes free")
+		require.Empty(t, b.churn(1, 6, 8))
+	}
+	require.Equal(t, gen, s.gen)
+	require.False(t, s.claims)
+	require.Equal(t, record.StateFree, desc().State)
+	require.Equal(t, gen, desc().Gen, "generations go on")
+	for u := range uint64(2) {
+		require.NoError(t, b.zoned.SetZoneState(uint64(s.id)*2+u, bdev.ZoneOffline))
+	}
+	b.until("the band is out of use", func() bool { return s.state == segBad })
+	tw := b.image()
+	tw.cfg.Base = "zones"
+	require.NoError(t, tw.start(tw.cfg))
+	tw.mustBe(HealthOK)
+	tw.verify(true)
+	tw.end()
+	require.Empty(t, b.churn(200, 6, 8))
+	b.good()
+	b.ended(false)
 }
