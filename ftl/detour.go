@@ -46,7 +46,7 @@ func (d *Device) strandedHelped() bool {
 // straysNow says whether a move takes a detour though there are bands.
 func (d *Device) straysNow(op *moveOp) bool {
 	m, every := op.m, d.cfg.DetourEvery
-	if m != &d.gc || every == 0 {
+	if m != &d.gc || every <= 0 {
 		return false
 	}
 	m.turn++
@@ -217,9 +217,9 @@ func (r *recordOp) packMove(op *moveOp, s *segment) bool {
 	return true
 }
 
-// beforeDetour checks, as a record of moves is switched, that nothing else has
+// checkDetour checks, as a record of moves is switched, that nothing else has
 // touched its blocks (Rule 8).
-func (r *recordOp) beforeDetour() {
+func (r *recordOp) checkDetour() {
 	src := r.move.d.seg
 	for i := range r.n {
 		a := src.addr + l2p.Addr(r.move.ents[r.move.live[i]].slot)

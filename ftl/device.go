@@ -283,7 +283,9 @@ func MemoryNeed(l *layout.Layout, c *Config) Memory {
 	perMove := uint64((record.MaxBlocks + 1) * blockSize)
 	return Memory{
 		Table: l2p.MemorySize(l.LBAs, int(l.L2PEntryBytes)),
-		Fixed: 4*chunkSum + 3*bandSum + segments*(chunkSum+bandSum) + // open and closing segments, drains (that of a detour is there while relocation has no band open)
+		// Open and closing segments, drains. That of a detour is there only while
+		// relocation has no band open.
+		Fixed: 4*chunkSum + 3*bandSum + segments*(chunkSum+bandSum) +
 			maxRecords*perRecord + (2*uint64(tuned.MoveDepth)+1)*perMove +
 			2*l.DirBlocks*blockSize + ckptBuffers*ckptBufPages*blockSize +
 			2*(l.Chunks+l.Bands)*blockSize + // descriptors, with staging

@@ -483,7 +483,7 @@ func (d *Device) switchRecord(r *recordOp) {
 	switch r.kind {
 	case record.KindData:
 		if r.move != nil {
-			r.beforeDetour()
+			r.checkDetour()
 		}
 		d.mapData(r, s.addr+l2p.Addr(r.w.slot+d.headerSlots()))
 	case record.KindTrim:

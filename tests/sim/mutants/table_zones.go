@@ -2,7 +2,7 @@ package main
 
 // noDetourCheck leaves out what notices, as late as in the switch, that a detour is wrong.
 var noDetourCheck = edit{"ftl/write.go", `
-			r.beforeDetour()
+			r.checkDetour()
 `, `
 `}
 
