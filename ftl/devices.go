@@ -48,6 +48,7 @@ func (v *dev) open(d *Device, name string) error {
 		return fmt.Errorf("%s device %s: %w", v.kind, name, err)
 	}
 	v.desc, v.th, v.stats = desc, d.th, &d.stats
+	v.gone = func() { d.deviceRemoved(name) }
 	v.info = desc.Bdev().Info()
 	if write {
 		if err := desc.Claim(bdev.ClaimExclusiveWrite, "ftl"); err != nil {
@@ -112,8 +113,7 @@ func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, extents []bdev.MediaExtent) 
 		}
 		switch ev {
 		case bdev.Remove:
-			v.removed = true
-			d.deviceRemoved(b.Name())
+			v.remove()
 		case bdev.MediaManagement:
 			d.mediaEvents(v)
 		case bdev.ZoneChange:
@@ -127,7 +127,9 @@ func devEvent(arg any, ev bdev.Event, b *bdev.Bdev, extents []bdev.MediaExtent) 
 	}
 }
 
-// deviceRemoved stops writing; without both devices nothing can be served.
+// deviceRemoved stops writing, and the mapping in shared memory is not taken over
+// any more: what the device had not flushed may be missing when it comes back.
+// Without both devices nothing can be served.
 func (d *Device) deviceRemoved(name string) {
 	d.fail(HealthReadOnly, "device "+name+" was removed", unix.ENODEV)
 	for _, v := range d.devices() {

@@ -24,6 +24,7 @@ type dev struct {
 	stats   *Stats
 	zones   *zoned.Base // of a zoned base: translates addresses of bands
 	removed bool
+	gone    func() // tells of it, once
 	// goodReads counts reads that succeeded: a device that answers is worth
 	// asking again.
 	goodReads uint64
@@ -151,9 +152,17 @@ func (x *devIO) finish(err error) {
 	case err == nil && x.op == bdev.OpRead:
 		x.dev.goodReads++
 	case err != nil && errors.Is(err, unix.ENODEV):
-		x.dev.removed = true
+		x.dev.remove()
 	}
 	x.fn(x, err)
+}
+
+// remove notes that the device is gone: its event, or the first IO that hears of it, says so.
+func (v *dev) remove() {
+	if !v.removed {
+		v.removed = true
+		v.gone()
+	}
 }
 
 // failed says on which device what failed. It is for the control path: it

@@ -467,6 +467,64 @@ func TestLossBehindACheckpoint(t *testing.T) {
 	}
 }
 
+// TestLossInAFullChunk: what the summary of a full chunk names was durable, and so was everything in front of the last
+// number that its descriptor names. When that cannot be read it is a loss and no torn tail, though nothing that was
+// written later says so.
+func TestLossInAFullChunk(t *testing.T) {
+	for _, md := range mdSizes {
+		for _, what := range []string{"trim", "summary", "summary and trim", "summary and record"} {
+			t.Run(fmt.Sprintf("md=%d,%s", md, what), func(t *testing.T) {
+				g := mini.with(md)
+				g.volatile = true
+				b := newBed(t, g)
+				b.create()
+				b.put(99, 1)
+				s := b.d.log_.cur.cur
+				lba := uint64(0)
+				for ; s.body-s.next > 6; lba += 2 {
+					b.put(lba, 1)
+				}
+				b.put(100, 1)
+				_, record, _, _ := b.place(100)
+				trim := s.off + uint64(s.next)
+				b.trims(0, 1)
+				if s.state == segOpen {
+					b.d.seal(s)
+				}
+				b.until("a full chunk", func() bool { return s.state == segFull })
+				require.Less(t, b.d.sb.CU, s.firstU, "a checkpoint covers it")
+				require.Equal(t, b.d.ackedU, s.lastU)
+				require.Less(t, s.maxD, s.lastU)
+
+				tw := b.image()
+				header := func(block uint64) { tw.mem[onCache].Data()[block*4096+40] ^= 1 }
+				if strings.Contains(what, "summary") {
+					tw.rot(onCache, s.sumOff())
+				}
+				if strings.Contains(what, "trim") {
+					header(trim)
+				}
+				if strings.Contains(what, "record") {
+					if md == 0 {
+						header(record - 1)
+					} else {
+						tw.rotMD(onCache, record)
+					}
+				}
+				require.NoError(t, tw.start(tw.cfg))
+				if what == "summary" {
+					tw.mustBe(HealthOK)
+					tw.good()
+				} else {
+					require.ErrorIs(t, tw.health(HealthReadOnly), ErrLoss)
+					require.NotZero(t, tw.d.LoadReport().Gaps)
+				}
+				tw.end()
+			})
+		}
+	}
+}
+
 func lossOfDurable(t *testing.T, g geometry, dm string) {
 	b := newBed(t, g)
 	b.create()

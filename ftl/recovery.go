@@ -31,7 +31,7 @@ type redoRec struct {
 	// unread: a block of it cannot be read, so whether it was whole is
 	// unknown; it is applied, and reads of that block fail.
 	unread bool
-	// lost: which LBA one of its blocks holds is unknown.
+	// lost: which LBA one of its blocks holds, or what a trim covers, is unknown.
 	lost bool
 }
 
@@ -71,6 +71,7 @@ type redoScan struct {
 	busy bool
 	// moves: a record of moves was found, so no user record is in the segment.
 	moves bool
+	lastU uint64 // the last number that was found
 }
 
 // redoFetch reads the block of a trim record that a summary named.
@@ -174,7 +175,7 @@ func (sc *redoScan) scanBody() {
 	sc.rs.d.found.Scanned++
 	sc.scan = newSegScan(sc.rs.d, sc.seg, sc.sum, sc.seg.mdSource())
 	sc.scan.visit = redoVisit
-	sc.moves = false
+	sc.moves, sc.lastU = false, 0
 	if sc.seg.holdsLog() {
 		sc.scan.later = redoLater
 	}
@@ -250,6 +251,7 @@ func redoVisit(arg any, r *scanRecord) {
 		return
 	}
 	s.noteU(r.u)
+	sc.lastU = max(sc.lastU, r.lastU())
 	rr := redoRec{u: r.u, g: r.g, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread, lost: r.lost}
 	if r.kind == record.KindTrim {
 		rr.at = rs.addTrims(r.header, r.n)
@@ -302,6 +304,10 @@ func redoScanned(arg any, err error) {
 			// User records may stand behind it: that is not a torn tail.
 			rs.gaps++
 		}
+	} else if s.state == segFull && s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc && s.lastU > max(sc.lastU, rs.d.redoFrom) {
+		// Its descriptor names the last one, so all of them were durable.
+		rs.d.log.Error("records of a full segment are gone", "kind", s.kindName(), "id", s.id, "found", sc.lastU, "last", s.lastU)
+		rs.gaps++
 	}
 	if s.state == segClosing {
 		s.next = sc.scan.end
@@ -332,6 +338,13 @@ func (rs *redoState) collected() {
 		rs.apply()
 		return
 	}
+	rs.order()
+	rs.fetch = make([]redoFetch, redoDepth*2)
+	rs.fetchTrims()
+}
+
+// order sorts the records by their numbers, and copies of one by what they are worth.
+func (rs *redoState) order() {
 	byU := func(a, b redoRec) int {
 		switch {
 		case a.u < b.u:
@@ -351,8 +364,6 @@ func (rs *redoState) collected() {
 	if !slices.IsSortedFunc(rs.recs, byU) {
 		slices.SortStableFunc(rs.recs, byU)
 	}
-	rs.fetch = make([]redoFetch, redoDepth*2)
-	rs.fetchTrims()
 }
 
 func (rs *redoState) fetchTrims() {
@@ -384,6 +395,7 @@ func (rs *redoState) fetchTrims() {
 				iobuf.Free(rs.fetch[i].buf)
 			}
 		}
+		rs.order() // a trim that was not found stands behind a copy of it
 		rs.plan()
 	}
 }
@@ -408,9 +420,9 @@ func redoFetched(x *devIO, err error) {
 		r.n = uint32(h.Count)
 		r.at = rs.addTrims(f.buf, int(h.Count))
 	} else {
-		// Its ranges are unknown: the number counts as a gap.
+		// Its ranges are unknown, and it was durable, because its segment is full.
 		rs.d.log.Error("trim record unreadable", "u", r.u, "err", err)
-		r.kind, r.n, r.at = 0, 0, 0
+		r.n, r.at, r.bad, r.unread, r.lost = 0, 0, true, true, true
 	}
 	f.busy = false
 	rs.under--
@@ -438,7 +450,7 @@ func (rs *redoState) plan() {
 	end := d.redoFrom
 	out := rs.recs[:0]
 	for _, r := range rs.recs {
-		if r.kind == 0 || r.u <= end || r.kind != record.KindVoid && len(voids) > 0 && voided(r.u) {
+		if r.u <= end || r.kind != record.KindVoid && len(voids) > 0 && voided(r.u) {
 			if r.kind != record.KindVoid || r.u+uint64(r.n)-1 <= end {
 				continue
 			}
@@ -460,7 +472,9 @@ func (rs *redoState) plan() {
 			if r.u > rs.maxD && !r.unread {
 				break
 			}
-			rs.rotten++
+			if r.kind == record.KindData {
+				rs.rotten++
+			}
 			if r.lost {
 				// Some block would read as its older version.
 				rs.gaps++

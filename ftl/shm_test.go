@@ -186,6 +186,23 @@ func TestNoShmAfterFailedFlush(t *testing.T) {
 	tw.stop(false)
 }
 
+// TestNoShmAfterALostDevice: a device that was away, if only a read has heard of it, may have lost what it had not flushed.
+func TestNoShmAfterALostDevice(t *testing.T) {
+	for dev := range 2 {
+		b := shmBed(t, volatile(mini))
+		b.fillTo(500)
+		b.settleAll()
+		b.fault(dev, errinj.Rule{Action: errinj.Fail, Err: unix.ENODEV, Ops: readOps, Count: 1})
+		require.NoError(t, b.do(OpRead, b.findOn(dev, 0), 1)) // it was back for the second try
+		require.ErrorIs(t, b.health(HealthReadOnly), unix.ENODEV)
+		tw := b.killed()
+		require.False(t, tw.d.LoadReport().FromShm)
+		tw.mustBe(HealthOK)
+		tw.verify(true)
+		tw.stop(false)
+	}
+}
+
 // TestShmAndAbortedCheckpoint: pages of an attempt that failed, or was under
 // way at the kill, are dirty again.
 func TestShmAndAbortedCheckpoint(t *testing.T) {

@@ -659,6 +659,12 @@ func (p *Play) kill() {
 		d.Kill(at)
 	}
 	p.count("kills", 1)
+	if p.life.lost && !p.dev.ReadOnly() {
+		// A device has lost power alone, and the process has not lived long enough to hear of it: shared memory is not
+		// for such devices.
+		p.count("device lost unheard", 1)
+		p.wipeShm()
+	}
 	p.ended()
 	if p.kind.Rot || p.life.lost || p.plan.Config.WriteBuffer > 0 && !p.stopped {
 		// A lost device has lost its cache. A rotten record that was not flushed cannot be told from one that was torn.
