@@ -37,6 +37,7 @@ const (
 	bases    = "TestFTLBases"
 	stray    = "TestFTLStray"
 	buffered = "TestFTLBuffered"
+	gone     = "TestFTLGone"
 
 	bufferedFaults = "TestFTLBufferedFaults"
 

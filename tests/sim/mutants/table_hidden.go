@@ -238,17 +238,6 @@ var tableHidden = []mutant{
 `}},
 	},
 	{
-		rule: "21", name: "a device that stops taking writes leaves its shared memory for the next", test: faults,
-		hidden: "What a device of the simulator holds it still holds after a flush that failed, so a mapping that says so is right. " +
-			"`TestNoShmAfterFailedFlush` (`ftl`) looks at the rule itself.",
-		edits: []edit{{"ftl/background.go", `
-	if d.shm != nil {
-		d.shm.invalidate() // a restart finds out from the devices what is there
-	}
-`, `
-`}, {"ftl/shutdown.go", `d.closeTable(fast && d.health == HealthOK)`, `d.closeTable(fast)`}},
-	},
-	{
 		rule: "-", name: "records that are written again go out of order", test: faults,
 		hidden: "They take effect in the order of their numbers wherever they stand, and redo sorts them.",
 		edits: []edit{{"ftl/logerrors.go", `

@@ -106,14 +106,14 @@ var tableLife = []mutant{
 	{
 		rule: "17", name: "a rotten record is not mapped, so its blocks read as they were before", test: rot,
 		edits: []edit{{"ftl/recovery.go", `
-			rs.rotten++
 			if r.lost {
+				// Some block would read as its older version.
 `, `
-			rs.rotten++
 			if end = r.u; end == r.u {
 				continue
 			}
 			if r.lost {
+				// Some block would read as its older version.
 `}},
 	},
 	{
@@ -254,6 +254,15 @@ var tableLife = []mutant{
 		rule: "21", name: "shared memory of another incarnation is taken", test: restless,
 		edits: []edit{{"ftl/shm.go", ` ||
 		h.inc.Load() != uint64(d.sb.Inc) {`, ` {`}},
+	},
+	{
+		rule: "21", name: "a device that stops taking writes leaves its shared memory for the next", test: gone,
+		edits: []edit{{"ftl/background.go", `
+	if d.shm != nil {
+		d.shm.invalidate() // a restart finds out from the devices what is there
+	}
+`, `
+`}, {"ftl/shutdown.go", `d.closeTable(fast && d.health == HealthOK)`, `d.closeTable(fast)`}},
 	},
 	{
 		rule: "21", name: "pages of an interrupted checkpoint stay clean in shared memory", test: restless,
