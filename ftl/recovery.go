@@ -35,6 +35,14 @@ type redoRec struct {
 	lost bool
 }
 
+// last is the last number that the record stands for.
+func (r *redoRec) last() uint64 {
+	if r.kind == record.KindVoid {
+		return r.u + uint64(r.n) - 1
+	}
+	return r.u
+}
+
 // described is the g of a record that a summary on the media describes.
 const described = ^uint64(0)
 
@@ -251,11 +259,11 @@ func redoVisit(arg any, r *scanRecord) {
 		return
 	}
 	s.noteU(r.u)
-	sc.lastU = max(sc.lastU, r.lastU())
 	rr := redoRec{u: r.u, g: r.g, seg: s.idx, slot: r.slot, n: uint32(r.n), kind: r.kind, bad: !r.whole, unread: r.unread, lost: r.lost}
 	if r.kind == record.KindTrim {
 		rr.at = rs.addTrims(r.header, r.n)
 	}
+	sc.lastU = max(sc.lastU, rr.last())
 	rs.add(rr)
 }
 
@@ -279,11 +287,7 @@ func (rs *redoState) addTrims(header []byte, n int) uint32 {
 const noTrims = ^uint32(0)
 
 func (rs *redoState) add(r redoRec) {
-	last := r.u
-	if r.kind == record.KindVoid {
-		last = r.u + uint64(r.n) - 1
-	}
-	if last <= rs.d.redoFrom {
+	if r.last() <= rs.d.redoFrom {
 		return
 	}
 	if r.kind == record.KindTrim && rs.d.segs[r.seg].state == segFull {
@@ -297,14 +301,16 @@ func (rs *redoState) add(r redoRec) {
 func redoScanned(arg any, err error) {
 	sc := arg.(*redoScan)
 	s, rs := sc.seg, sc.rs
-	if err != nil {
+	records := s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc
+	switch {
+	case err != nil:
 		rs.d.log.Error("segment cannot be read to its end", "kind", s.kindName(), "id", s.id, "err", err)
 		s.blind = true
-		if s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc {
+		if records {
 			// User records may stand behind it: that is not a torn tail.
 			rs.gaps++
 		}
-	} else if s.state == segFull && s.holdsLog() && !sc.moves && s.inc == rs.d.sb.Inc && s.lastU > max(sc.lastU, rs.d.redoFrom) {
+	case records && s.state == segFull && s.lastU > max(sc.lastU, rs.d.redoFrom):
 		// Its descriptor names the last one, so all of them were durable.
 		rs.d.log.Error("records of a full segment are gone", "kind", s.kindName(), "id", s.id, "found", sc.lastU, "last", s.lastU)
 		rs.gaps++
@@ -450,10 +456,8 @@ func (rs *redoState) plan() {
 	end := d.redoFrom
 	out := rs.recs[:0]
 	for _, r := range rs.recs {
-		if r.u <= end || r.kind != record.KindVoid && len(voids) > 0 && voided(r.u) {
-			if r.kind != record.KindVoid || r.u+uint64(r.n)-1 <= end {
-				continue
-			}
+		if r.last() <= end || r.kind != record.KindVoid && len(voids) > 0 && voided(r.u) {
+			continue
 		}
 		if r.u > end+1 {
 			// A gap. Numbers up to maxD were durable: there it is rot, and
@@ -483,7 +487,7 @@ func (rs *redoState) plan() {
 		end = r.u
 		if r.kind == record.KindVoid {
 			d.found.Voids++
-			end = r.u + uint64(r.n) - 1
+			end = r.last()
 		}
 		out = append(out, r)
 	}

@@ -58,14 +58,6 @@ type scanRecord struct {
 	header []byte // the header block of trims; valid during the visit
 }
 
-// lastU is the last number that the record stands for.
-func (r *scanRecord) lastU() uint64 {
-	if r.kind == record.KindVoid {
-		return r.u + uint64(r.n) - 1
-	}
-	return r.u
-}
-
 // scanBlocks is the size of the window that a scan reads: it holds the largest
 // record twice.
 const scanBlocks = 2 * (record.MaxBlocks + 1)

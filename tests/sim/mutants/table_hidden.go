@@ -161,11 +161,10 @@ var tableHidden = []mutant{
 			"that it covers: redone in order, they end as they were.",
 		edits: []edit{
 			{"ftl/recovery.go", `
-	if last <= rs.d.redoFrom {
+	if r.last() <= rs.d.redoFrom {
 		return
 	}
 `, `
-	_ = last
 `},
 			{"ftl/recovery.go", `
 	end := d.redoFrom
