@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -137,6 +138,7 @@ type server struct {
 	name string // of the export, as in a URI; ftl0 if empty
 	cmd  *exec.Cmd
 	log  *os.File
+	at   int64 // where in the log, which servers of one device share, this one's begins
 	end  chan struct{}
 	err  error // of the process, after end is closed
 }
@@ -195,6 +197,8 @@ func (s *server) spawn(program string) {
 	log, err := os.OpenFile(filepath.Join(s.side(), "server.log"), os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	require.NoError(t, err)
 	s.log = log
+	s.at, err = log.Seek(0, io.SeekEnd)
+	require.NoError(t, err)
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	require.NoError(t, s.cmd.Start())
@@ -235,14 +239,18 @@ func (s *server) uri() string {
 	return "nbd+unix:///" + name + "?socket=" + s.socket()
 }
 
-// ready waits until the export can be opened.
+// ready waits until the export can be opened and the server has said so: it listens first, so that what it prints is true,
+// and a client may be faster than the line.
 func (s *server) ready() {
 	s.t.Helper()
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		c, err := client.Dial(s.uri())
 		if err == nil {
 			c.Close()
-			return
+			if s.greeted() {
+				return
+			}
+			err = errors.New("it listens, and has not said so")
 		}
 		select {
 		case <-s.end:
@@ -253,7 +261,14 @@ func (s *server) ready() {
 	}
 }
 
-// output is what the server has printed.
+// greeted says whether this server has said all that it says before it waits for a signal.
+func (s *server) greeted() bool {
+	text, err := os.ReadFile(s.log.Name())
+	require.NoError(s.t, err)
+	return peer() || bytes.Contains(text[s.at:], []byte("SIGINT or SIGTERM stops cleanly"))
+}
+
+// output is what the servers of this device have printed, the end of it.
 func (s *server) output() string {
 	text, err := os.ReadFile(s.log.Name())
 	if err != nil {

@@ -87,7 +87,9 @@ func TestSocketTaken(t *testing.T) {
 	}
 	_, err := client.Dial(s.uri())
 	require.NoError(t, err, "the other server lost its socket")
-	out, code := ftlnbd(t, "", "serve", "--dir", filepath.Join(dir, "d"), "--size", "64MiB", "--listen", "256.0.0.1:99999")
+	out, code := ftlnbd(t, "", "serve", "--dir", filepath.Join(dir, "new"), "--size", "64MiB", "--listen", "256.0.0.1:99999")
 	require.NotZero(t, code, out)
+	require.Contains(t, out, "created ftl0 (64MiB)", "the device was made although nobody can reach it: say so")
+	require.NotContains(t, out, "serving")
 	s.stop()
 }

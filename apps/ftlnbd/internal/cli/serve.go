@@ -138,7 +138,14 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 	if err != nil {
 		return explain(err)
 	}
-	if size := st.Device.Blocks() * 4096; a.place.SizeBytes != 0 && size != a.place.SizeBytes {
+	size := st.Device.Blocks() * 4096
+	what := "loaded"
+	if st.Created {
+		what = "created"
+	}
+	// Before anybody can connect, and also where listening fails: the device is there.
+	fmt.Fprintf(a.out, "%s %s (%s) in %s\n", what, f.export, spec.FormatSize(size), st.Took.Round(time.Millisecond))
+	if a.place.SizeBytes != 0 && size != a.place.SizeBytes {
 		log.Warn("--size is for a new device; this one has another size", "size", spec.FormatSize(size), "asked", a.size)
 	}
 	if err := st.Export(f.export); err != nil {
@@ -148,7 +155,7 @@ func (a *app) runServe(c *cobra.Command, f *serveFlags) error {
 	if err != nil {
 		return errors.Join(explain(err), st.Close(false))
 	}
-	a.hello(st, f, listen)
+	a.hello(f, listen)
 	a.waitStop(sig, log)
 	return a.stop(st, srv, f, log)
 }
@@ -193,14 +200,8 @@ func (a *app) startServer(st *stack.Stack, f *serveFlags, listen []string, log *
 	return srv, srv.Start()
 }
 
-// hello says what is served and what to type next.
-func (a *app) hello(st *stack.Stack, f *serveFlags, listen []string) {
-	what := "loaded"
-	if st.Created {
-		what = "created"
-	}
-	size := st.Device.Blocks() * 4096
-	fmt.Fprintf(a.out, "%s %s (%s) in %s\n", what, f.export, spec.FormatSize(size), st.Took.Round(time.Millisecond))
+// hello says where the export is served, now that it is, and what to type next.
+func (a *app) hello(f *serveFlags, listen []string) {
 	for _, l := range listen {
 		uri := nbdURI(l, f.export)
 		fmt.Fprintf(a.out, "\nserving %s\n\n", uri)
