@@ -101,11 +101,10 @@ func TestStop(t *testing.T) {
 			s := serve(t, "64MiB")
 			s.dial(1)
 			s.raw()
-			begin := time.Now()
 			require.NoError(t, s.cmd.Process.Signal(sig))
-			s.wait(10 * time.Second)
+			s.wait(stopLimit)
 			require.NoError(t, s.err, s.output())
-			require.Less(t, time.Since(begin), 5*time.Second)
+			require.NotContains(t, s.output(), "connections were cut", "idle clients are not waited for")
 			require.Contains(t, s.output(), "clean=true")
 			require.True(t, inspect(t, s.dir).Clean)
 		})
@@ -134,12 +133,15 @@ func TestStop(t *testing.T) {
 		_, gone = w.run(c, 16, 100)
 		require.False(t, gone)
 		w.drain(c)
-		require.NoError(t, s.cmd.Process.Signal(unix.SIGTERM))
-		time.Sleep(300 * time.Millisecond)
-		begin := time.Now()
-		require.NoError(t, s.cmd.Process.Signal(unix.SIGTERM))
-		s.wait(5 * time.Second)
-		require.Less(t, time.Since(begin), 2*time.Second)
+		// Signals that come close together count as one, so on a busy machine the second one may have to be repeated.
+		for more := true; more; {
+			_ = s.cmd.Process.Signal(unix.SIGTERM)
+			select {
+			case <-s.end:
+				more = false
+			case <-time.After(300 * time.Millisecond):
+			}
+		}
 		require.Equal(t, 1, exitCode(s.err), s.output())
 		require.Contains(t, s.output(), "stopped at once")
 		s.args = fast
