@@ -28,17 +28,16 @@ type manageOne struct {
 	wait bdev.IOWait
 }
 
-// Reset empties the zones of a band and gives it those that can be written. A
-// zone whose reset fails is retired. The error is ErrNoZone when none is left;
+// Reset empties the zones of a band and gives it those that can be written. Zones
+// that are empty are reset too: their device then says whether they are still
+// there. A zone whose reset fails is retired. The error is ErrNoZone when none is left;
 // the band counts against the limits all the same as long as the device counts a
 // retired zone as open.
 func (b *Base) Reset(i uint64, done func(arg any, err error), arg any) {
 	b.begin(i)
 	b.bands[i].fresh = true
 	m := &manage{b: b, band: i, op: bdev.OpZoneReset, done: done, arg: arg}
-	m.run(func(z *zone) bool {
-		return z.usable() && (z.state != bdev.ZoneEmpty || z.wp != 0 || z.broken)
-	})
+	m.run((*zone).usable)
 }
 
 // Finish makes the zones of a band full, so that the device does not count them

@@ -496,7 +496,7 @@ func TestAFailedResetCountsUntilFinished(t *testing.T) {
 			x.b.Write([][]byte{fill(stripe, 1)}, x.addr(0, 0), uint64(stripe), done, nil)
 		})
 		require.True(t, x.b.MayWrite(1))
-		refused, err := x.top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneReset, bdev.OpZoneFinish), Action: errinj.Fail})
+		refused, err := x.top.Add(errinj.Rule{Ops: bdev.Ops(bdev.OpZoneReset, bdev.OpZoneFinish), To: 64, Action: errinj.Fail})
 		require.NoError(t, err)
 		if err := x.result(func(done func(any, error)) { x.b.Reset(0, done, nil) }); units == 1 {
 			require.ErrorIs(t, err, ErrNoZone)
@@ -532,6 +532,26 @@ func TestAZoneIsLookedAtOnce(t *testing.T) {
 	x.turns(100)
 	require.Empty(t, x.b.refreshes)
 	require.False(t, x.b.looking)
+}
+
+// TestZonesLostWhileEmpty: a band that is empty is not taken for one that can be
+// written before the device has said so. A descriptor that says OPEN of zones that
+// are gone would look like lost records after a crash.
+func TestZonesLostWhileEmpty(t *testing.T) {
+	x := newBench(t, emulated.Options{ZoneBlocks: 64, Units: 2}, 64, false)
+	reset := func(band uint64) error {
+		return x.result(func(done func(any, error)) { x.b.Reset(band, done, nil) })
+	}
+	require.NoError(t, reset(0))
+	require.NoError(t, reset(1))
+	whole := x.b.Slots(1)
+	for _, zone := range []uint64{0, 1, 3} {
+		require.NoError(t, x.zone.SetZoneState(zone, bdev.ZoneOffline))
+	}
+	require.ErrorIs(t, reset(0), ErrNoZone)
+	require.NoError(t, reset(1))
+	require.Less(t, x.b.Slots(1), whole)
+	require.False(t, x.b.TakeBack(0) && reset(0) == nil)
 }
 
 // TestRetiredZonesAreTakenBack: zones whose reset failed are left alone until they
