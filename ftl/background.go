@@ -399,9 +399,11 @@ func pickBand(d *Device) *segment {
 }
 
 // held says whether a mover has to wait for the other: while bands are short,
-// compaction goes on only as fast as relocation wins space.
+// compaction goes on only as fast as relocation wins space. One that is stranded
+// wins none: compaction then takes what its band has left, which makes room in
+// the log for the detour.
 func (d *Device) held(m *mover) bool {
-	if m != &d.compaction || d.freeBands.n > d.lim.gcStart/2+1 {
+	if m != &d.compaction || d.freeBands.n > d.lim.gcStart/2+1 || d.stranded() {
 		return false
 	}
 	return m.credit <= 0 && (len(d.gc.drains) > 0 || gcWanted(d) && pickBand(d) != nil)

@@ -153,3 +153,26 @@ func TestDetourOfASmallerBand(t *testing.T) {
 	b.good()
 	b.stopsWell()
 }
+
+// TestStrandedBesideCompaction: the log has no room for a detour. Compaction goes on
+// without the credit that relocation cannot give, for as long as its band has room:
+// the chunks that it empties make some.
+func TestStrandedBesideCompaction(t *testing.T) {
+	b := stranded(t, func(g *geometry) { g.chunk, g.cache = 16, g.cache+64 })
+	d := b.d
+	for range 3000 {
+		b.submit(OpWrite, b.rnd.Uint64N(d.Blocks()-3), 3, false)
+		b.until("room", func() bool { return d.stranded() || len(b.wait) < 8 })
+		if d.stranded() {
+			break
+		}
+	}
+	require.True(t, d.stranded())
+	d.compaction.credit = 0
+	require.False(t, d.held(&d.compaction))
+	b.drainAll()
+	b.settleAll()
+	b.mustBe(HealthOK)
+	b.good()
+	b.stopsWell()
+}
