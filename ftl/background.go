@@ -403,10 +403,10 @@ func pickBand(d *Device) *segment {
 // wins none: compaction then takes what its band has left, which makes room in
 // the log for the detour.
 func (d *Device) held(m *mover) bool {
-	if m != &d.compaction || d.freeBands.n > d.lim.gcStart/2+1 || d.stranded() {
+	if m != &d.compaction || d.freeBands.n > d.lim.gcStart/2+1 {
 		return false
 	}
-	return m.credit <= 0 && (len(d.gc.drains) > 0 || gcWanted(d) && pickBand(d) != nil)
+	return m.credit <= 0 && !d.stranded() && (len(d.gc.drains) > 0 || gcWanted(d) && pickBand(d) != nil)
 }
 
 // progress books that a mover dealt with span slots of a source, of which it

@@ -154,9 +154,8 @@ func TestDetourOfASmallerBand(t *testing.T) {
 	b.stopsWell()
 }
 
-// TestStrandedBesideCompaction: the log has no room for a detour. Compaction goes on
-// without the credit that relocation cannot give, for as long as its band has room:
-// the chunks that it empties make some.
+// TestStrandedBesideCompaction: relocation that is stranded gives no credit, so
+// compaction does not wait for any.
 func TestStrandedBesideCompaction(t *testing.T) {
 	b := stranded(t, func(g *geometry) { g.chunk, g.cache = 16, g.cache+64 })
 	d := b.d

@@ -30,9 +30,9 @@ type manageOne struct {
 
 // Reset empties the zones of a band and gives it those that can be written. Zones
 // that are empty are reset too: their device then says whether they are still
-// there. A zone whose reset fails is retired. The error is ErrNoZone when none is left;
-// the band counts against the limits all the same as long as the device counts a
-// retired zone as open.
+// there. A zone whose reset fails is retired. The error is ErrNoZone when none is
+// left; the band counts against the limits all the same as long as the device
+// counts a retired zone as open.
 func (b *Base) Reset(i uint64, done func(arg any, err error), arg any) {
 	b.begin(i)
 	b.bands[i].fresh = true

@@ -101,9 +101,11 @@ func TestStop(t *testing.T) {
 			s := serve(t, "64MiB")
 			s.dial(1)
 			s.raw()
+			begin := time.Now()
 			require.NoError(t, s.cmd.Process.Signal(sig))
-			s.wait(stopLimit)
+			s.wait(10 * time.Second)
 			require.NoError(t, s.err, s.output())
+			require.Less(t, time.Since(begin), 5*time.Second)
 			require.NotContains(t, s.output(), "connections were cut", "idle clients are not waited for")
 			require.Contains(t, s.output(), "clean=true")
 			require.True(t, inspect(t, s.dir).Clean)
@@ -134,12 +136,13 @@ func TestStop(t *testing.T) {
 		require.False(t, gone)
 		w.drain(c)
 		// Signals that come close together count as one, so on a busy machine the second one may have to be repeated.
-		for more := true; more; {
+		for begin, more := time.Now(), true; more; {
 			_ = s.cmd.Process.Signal(unix.SIGTERM)
 			select {
 			case <-s.end:
 				more = false
 			case <-time.After(300 * time.Millisecond):
+				require.Less(t, time.Since(begin), 5*time.Second, s.output())
 			}
 		}
 		require.Equal(t, 1, exitCode(s.err), s.output())
