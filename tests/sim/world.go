@@ -66,8 +66,9 @@ type World struct {
 	events   []timed // heap by (at, seq)
 	seq      uint64
 	steps    uint64
-	idle     int // polls in a row that found nothing to do
-	busy     int // busy polls since an event fired or time was moved
+	progress uint64 // steps at the last Progress
+	idle     int    // polls in a row that found nothing to do
+	busy     int    // busy polls since an event fired or time was moved
 	spins    uint64
 	stalled  map[*thread.Thread]int64
 	stallNs  int64 // how long some thread was stalled, to the end of the stall that ends last
@@ -230,14 +231,15 @@ func (w *World) leap() bool {
 	return true
 }
 
-// Run steps until cond holds. It fails with ErrQuiet when nothing is left to run and with ErrSteps after limit steps.
+// Progress says that part of what Run waits for has come about: its limit begins anew.
+func (w *World) Progress() { w.progress = w.steps }
+
+// Run steps until cond holds. It fails with ErrQuiet when nothing is left to run and with ErrSteps after limit steps
+// without Progress.
 func (w *World) Run(limit uint64, cond func() bool) error {
-	end := Forever
-	if limit < Forever-w.steps {
-		end = w.steps + limit
-	}
+	w.Progress()
 	for !cond() {
-		if w.steps >= end {
+		if w.steps-w.progress >= limit {
 			return fmt.Errorf("%w: %d, at %d ns", ErrSteps, limit, w.now)
 		}
 		if !w.Step() {

@@ -186,6 +186,7 @@ func loadDone(q *Request) {
 	s.busy = false
 	l.out--
 	p.open--
+	p.life.w.Progress()
 	p.note("done", s)
 	if q.Err != nil {
 		p.refused(s)

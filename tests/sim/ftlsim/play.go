@@ -10,10 +10,11 @@ import (
 	"goftl/tests/sim/model"
 )
 
-// Step limits: a phase that needs more has stopped making progress.
+// Step limits: a phase that needs more without an answer to a user's request has stopped making progress.
 const (
 	stepsStart = 5_000_000
 	stepsLoad  = 5_000_000
+	stepsWork  = 1_000_000 // under load, where answers are due all the time
 )
 
 // Play is one run: a device through its lives.
@@ -492,7 +493,7 @@ func (p *Play) load(ph *Phase, f fuse) error {
 	p.life.quit = func() { l.left = 0 }
 	p.life.boot.Thread.Send(runLoad, l)
 	defer l.end()
-	return p.phase("work", stepsLoad, f, func() bool { return l.left == 0 && l.out == 0 })
+	return p.phase("work", stepsWork, f, func() bool { return l.left == 0 && l.out == 0 })
 }
 
 // settle waits until the device has nothing more to do and checks that it then leaves the disks alone.

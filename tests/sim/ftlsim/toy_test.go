@@ -30,6 +30,7 @@ const (
 	toyTrimForgets         // a trim is not logged
 	toyReadsOld            // a read may miss the last write
 	toyFUANoFlush          // FUA is ignored
+	toySpins               // from some record on it only works and answers nothing
 	numToyBugs
 )
 
@@ -180,6 +181,10 @@ func (d *toyDevice) pump() {
 	if d.busy || len(d.queue) == 0 {
 		return
 	}
+	if d.bug == toySpins && d.seq > 30 {
+		d.b.Thread.Post(func(any) { d.pump() }, nil)
+		return
+	}
 	r := d.queue[0]
 	d.queue = d.queue[1:]
 	d.busy = true
@@ -323,6 +328,11 @@ func TestPlantedBugsAreFound(t *testing.T) {
 			require.Fail(t, "not found")
 		})
 	}
+}
+
+// TestWorkWithoutAnswersIsFound: a device that is busy for ever and answers nothing makes no progress.
+func TestWorkWithoutAnswersIsFound(t *testing.T) {
+	require.ErrorIs(t, toyPlay(sim.NewCase(1, nil), toySpins).Run(), sim.ErrSteps)
 }
 
 // quietly runs a play and turns a panic into an error.
