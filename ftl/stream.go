@@ -133,11 +133,14 @@ func (d *Device) open(s *segment, t *stream) {
 	s.setState(segOpening)
 	assert.That(d.valid[s.idx] == 0 && s.pins == 0 && s.unacked == 0, "a free segment holds nothing")
 	s.owner = t
-	if s.zoned() {
+	switch {
+	case !s.zoned():
+		d.describeOpen(s)
+	case s.claimsLog():
+		s.describeFree(openDisclaimed)
+	default:
 		d.zones.Reset(uint64(s.id), openReset, s)
-		return
 	}
-	d.describeOpen(s)
 }
 
 // describeOpen makes the segment's next use durable.
@@ -169,8 +172,14 @@ func openDone(arg any, err error) {
 		d.wake() // whether something can go on was not asked while it was opened
 		return
 	}
-	d.log.Error("opening a segment failed", "kind", s.kindName(), "id", s.id, "err", err)
 	d.giveSummary(s)
+	s.openFailed(err)
+}
+
+// openFailed takes back what is being opened: a descriptor could not be written.
+func (s *segment) openFailed(err error) {
+	d, t := s.d, s.owner
+	d.log.Error("opening a segment failed", "kind", s.kindName(), "id", s.id, "err", err)
 	t.next = nil
 	if isNoSpace(err) {
 		// A full host file system is not a broken one: users are told, and it

@@ -516,3 +516,60 @@ func TestFreeBandsDisclaim(t *testing.T) {
 	b.good()
 	b.ended(false)
 }
+
+// TestOpeningDisclaimsFirst: an OPEN descriptor that failed, and landed all the
+// same, is taken back before the zones are reset again. A reset that fails takes a
+// zone along, and as long as the media say OPEN a load would report lost records.
+func TestOpeningDisclaimsFirst(t *testing.T) {
+	g := zonedTiny(tiny)
+	g.noCache, g.cache = true, 512
+	b := newBed(t, g)
+	b.create()
+	b.fill()
+	mirror := b.region(layout.RegionBandMDMirror)
+	full := b.fault(onCache, errinj.Rule{
+		Action: errinj.Fail, Err: unix.ENOSPC, Landed: true, Ops: writeOps, From: mirror.Offset, To: mirror.End(),
+	})
+	claiming := func() *segment {
+		for i := range b.d.segs {
+			if s := &b.d.segs[i]; s.state == segFree && s.claims {
+				return s
+			}
+		}
+		return nil
+	}
+	var s *segment
+	for i := 0; s == nil; i++ {
+		require.Less(t, i, 500, "a band cannot be opened")
+		for err := range b.churn(1, 6, 8) {
+			require.ErrorIs(t, err, unix.ENOSPC)
+		}
+		s = claiming()
+	}
+	var ds record.Descriptor
+	at := mirror.Offset + uint64(s.id)
+	require.NoError(t, ds.Decode(b.mem[onCache].Data()[at*4096:(at+1)*4096], s.idx))
+	require.Equal(t, record.StateOpen, ds.State)
+	full.Remove()
+	full = b.fault(onCache, errinj.Rule{Action: errinj.Fail, Err: unix.ENOSPC, Ops: writeOps, From: mirror.Offset, To: mirror.End()})
+	for i, fails := 0, 0; fails < 3 && s.state == segFree; i++ {
+		require.Less(t, i, 500, "it is its turn")
+		b.zoned.FailReset(0)
+		if f := &b.d.freeBands; f.q[f.head] == s.idx {
+			b.zoned.FailReset(1)
+			fails++
+		}
+		onlyErr(t, b.churn(1, 1, 1), unix.ENOSPC)
+	}
+	b.zoned.FailReset(0)
+	tw := b.image()
+	require.NoError(t, tw.start(tw.cfg))
+	tw.mustBe(HealthOK)
+	tw.verify(true)
+	tw.end()
+
+	full.Remove()
+	require.Empty(t, b.churn(1500, 6, 8))
+	b.good()
+	b.ended(false)
+}

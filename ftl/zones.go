@@ -101,6 +101,20 @@ func (d *Device) zonesAllow(t *stream) bool {
 	return d.zones.MayWrite(hold)
 }
 
+// openDisclaimed goes on with opening a band whose last descriptor, or a copy of
+// it, may say OPEN on the media. It says FREE before the zones are reset: a reset
+// that fails may take a zone along, and if the descriptor could not be written
+// then either, a load would take the zone for lost records.
+func openDisclaimed(arg any, err error) {
+	s := arg.(*segment)
+	s.describedFree(err)
+	if err != nil {
+		s.openFailed(err)
+		return
+	}
+	s.d.zones.Reset(uint64(s.id), openReset, s)
+}
+
 // openReset goes on with opening a band when its zones are empty.
 func openReset(arg any, err error) {
 	s := arg.(*segment)
@@ -149,12 +163,16 @@ func dropped(arg any, err error) {
 	d.wake()
 }
 
+// claimsLog says whether a load would take the band for one that may hold records
+// of users, and for lost ones when its zones are gone.
+func (s *segment) claimsLog() bool { return s.claims && s.zoned() && s.holdsLog() }
+
 // disclaims has a band that becomes free say so on the media first, if its
 // descriptor says OPEN, because its last use ended without a summary. A load that
 // cannot read its zones any more would take that for lost records.
 func (s *segment) disclaims() bool {
 	d := s.d
-	if !s.zoned() || !s.holdsLog() || !s.claims || !d.running || d.quiesce || d.health != HealthOK {
+	if !s.claimsLog() || !d.running || d.quiesce || d.health != HealthOK {
 		return false
 	}
 	s.setState(segOpening)
