@@ -24,6 +24,8 @@ type load struct {
 	most int64
 	seq  uint64 // the next block, in order
 	free []*slot
+
+	until uint64 // step of the world from which on answers are no progress any more
 }
 
 // slot is a request with its buffers and what the model must know of it.
@@ -48,6 +50,11 @@ func (p *Play) newLoad(ph *Phase) *load {
 	if ph.Span > 0 {
 		l.span = min(l.span, ph.Span)
 	}
+	asked := uint64(l.left) * uint64(l.most)
+	if ph.All {
+		asked = blocks
+	}
+	l.until = p.life.w.Steps() + max(stepsLoad, stepsBlock*asked) - stepsWork
 	return l
 }
 
@@ -186,7 +193,9 @@ func loadDone(q *Request) {
 	s.busy = false
 	l.out--
 	p.open--
-	p.life.w.Progress()
+	if p.life.w.Steps() < l.until {
+		p.life.w.Progress()
+	}
 	p.note("done", s)
 	if q.Err != nil {
 		p.refused(s)

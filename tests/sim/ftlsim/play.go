@@ -10,11 +10,13 @@ import (
 	"goftl/tests/sim/model"
 )
 
-// Step limits: a phase that needs more without an answer to a user's request has stopped making progress.
+// Step limits: what needs more has stopped making progress. Load may take as long as the rest, or longer if it asks
+// for much, but its users get an answer all the time.
 const (
 	stepsStart = 5_000_000
 	stepsLoad  = 5_000_000
-	stepsWork  = 1_000_000 // under load, where answers are due all the time
+	stepsBlock = 40        // of load, for each block that it may ask for
+	stepsWork  = 1_000_000 // of load, from one answer to the next
 )
 
 // Play is one run: a device through its lives.

@@ -31,6 +31,7 @@ const (
 	toyReadsOld            // a read may miss the last write
 	toyFUANoFlush          // FUA is ignored
 	toySpins               // from some record on it only works and answers nothing
+	toyCrawls              // ... or hardly ever
 	numToyBugs
 )
 
@@ -48,6 +49,7 @@ type toyDevice struct {
 	queue []*Request
 	busy  bool
 	open  int
+	spins int
 	buf   []byte
 	ready func(d Device, err error)
 }
@@ -181,7 +183,7 @@ func (d *toyDevice) pump() {
 	if d.busy || len(d.queue) == 0 {
 		return
 	}
-	if d.bug == toySpins && d.seq > 30 {
+	if d.spin() {
 		d.b.Thread.Post(func(any) { d.pump() }, nil)
 		return
 	}
@@ -200,6 +202,15 @@ func (d *toyDevice) pump() {
 	default:
 		d.append(r)
 	}
+}
+
+// spin says whether the device only turns round once more.
+func (d *toyDevice) spin() bool {
+	if d.seq <= 30 || d.bug < toySpins {
+		return false
+	}
+	d.spins++
+	return d.bug == toySpins || d.spins%400_000 != 0
 }
 
 func (d *toyDevice) done(r *Request, err error) {
@@ -330,9 +341,12 @@ func TestPlantedBugsAreFound(t *testing.T) {
 	}
 }
 
-// TestWorkWithoutAnswersIsFound: a device that is busy for ever and answers nothing makes no progress.
+// TestWorkWithoutAnswersIsFound: a device that is busy for ever and answers nothing makes no progress, nor does one that
+// answers too seldom.
 func TestWorkWithoutAnswersIsFound(t *testing.T) {
-	require.ErrorIs(t, toyPlay(sim.NewCase(1, nil), toySpins).Run(), sim.ErrSteps)
+	for _, bug := range []toyBug{toySpins, toyCrawls} {
+		require.ErrorIs(t, toyPlay(sim.NewCase(1, nil), bug).Run(), sim.ErrSteps)
+	}
 }
 
 // quietly runs a play and turns a panic into an error.
